@@ -5,7 +5,15 @@ import { isOfNode } from '../azure/federation.ts';
 import type { RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
-import { identityOf, isWorkloadIdentity, named, policiesOf, type PodContext } from './pods.ts';
+import {
+  hiddenEnvironmentOf,
+  identityOf,
+  isWorkloadIdentity,
+  named,
+  namedClientId,
+  policiesOf,
+  type PodContext,
+} from './pods.ts';
 import { isReadyByStatus } from './status.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -41,6 +49,7 @@ export function notCheckedOf(
     ...(view?.upstream === undefined
       ? []
       : ofUpstream(view, view.upstream, { isReady, beginsAtNode: isOfNode(identity ?? {}) })),
+    ...ofClientIds(pod, explanation),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...(knowsOptions && !config.events ? [noEvents] : []),
     ...read,
@@ -52,6 +61,18 @@ const noEvents: Unread = {
   what: 'see refusals of the last hour',
   why: 'the agents write no Events (--events=false)',
 };
+
+/** Which identity SDKs in the pod name, unless the user asks about a request that names another. */
+function ofClientIds(pod: RawObject, { requests, label }: PodExplanation): readonly Unread[] {
+  const asked = requests.at(-1)?.selector ?? '';
+  const isOfPod = asked === '' || asked === `client_id=${namedClientId(pod) ?? ''}`;
+  if (!isOfPod || label === undefined || isWorkloadIdentity(pod)) return [];
+  return hiddenEnvironmentOf(pod, 'AZURE_CLIENT_ID').map(({ container, what }) => ({
+    loses: `AZURE_CLIENT_ID of container ${container}`,
+    what,
+    why: 'name its value by --client-id',
+  }));
+}
 
 function ofOptions({ namespace, name, config }: AgentView): Unread {
   return {

@@ -1,7 +1,7 @@
 /** What a pod gets, by the agent's own code, and why it does not get what its author intended. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { isExcepted } from '../../cache/index/excepted-labels.ts';
-import { asRecord, stringAt } from '../../base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import type { IdentityView, PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { Config } from '../../nmi/config/config.ts';
@@ -267,14 +267,60 @@ export function isWorkloadIdentity(pod: RawObject): boolean {
 
 /** Only values in the pod itself: those of ConfigMaps and Secrets are not read. */
 function environmentOf(pod: RawObject, name: string) {
-  const spec = specOf(pod);
-  return ['initContainers', 'containers'].flatMap((key) =>
-    recordsAt(spec, key).flatMap((container) =>
-      recordsAt(container, 'env').flatMap((each) => {
-        const value = stringAt(each, 'value');
-        if (stringAt(each, 'name') !== name || value === '') return [];
-        return [{ container: stringAt(container, 'name'), value }];
-      }),
-    ),
+  return containersOf(pod).flatMap((container) =>
+    variablesOf(container, name).flatMap((each) => {
+      const value = stringAt(each, 'value');
+      if (value === '' || isExpanded(value)) return [];
+      return [{ container: stringAt(container, 'name'), value }];
+    }),
   );
+}
+
+/** Containers in which the variable has, or may have, a value that is not in the pod; and what would show it. */
+export function hiddenEnvironmentOf(pod: RawObject, name: string) {
+  return containersOf(pod).flatMap((container) => {
+    const variables = variablesOf(container, name);
+    const hidden = [
+      ...variables.map(({ value, valueFrom }) =>
+        typeof value === 'string' && isExpanded(value)
+          ? `work out ${value}`
+          : sourceOf(asRecord(valueFrom)),
+      ),
+      // A variable of its own comes before those of a whole object.
+      ...(variables.length > 0 ? [] : recordsAt(container, 'envFrom'))
+        .filter((each) => name.startsWith(stringAt(each, 'prefix')))
+        .map(sourceOf),
+    ];
+    return hidden.flatMap((what) =>
+      what === undefined ? [] : [{ container: stringAt(container, 'name'), what }],
+    );
+  });
+}
+
+function sourceOf(source: JsonRecord | undefined): string | undefined {
+  for (const [key, kind, field] of [
+    ['configMapKeyRef', 'ConfigMap', 'name'],
+    ['configMapRef', 'ConfigMap', 'name'],
+    ['secretKeyRef', 'Secret', 'name'],
+    ['secretRef', 'Secret', 'name'],
+    ['fieldRef', 'the field', 'fieldPath'],
+  ] as const) {
+    const found = asRecord(source?.[key]);
+    if (found !== undefined) return `read ${kind} ${stringAt(found, field)}`;
+  }
+  return undefined;
+}
+
+/** Kubernetes puts other variables in the place of such a reference. */
+function isExpanded(value: string): boolean {
+  return value.includes('$(');
+}
+
+function variablesOf(container: RawObject, name: string): readonly RawObject[] {
+  return recordsAt(container, 'env').filter((each) => stringAt(each, 'name') === name);
+}
+
+function containersOf(pod: RawObject): readonly RawObject[] {
+  const spec = specOf(pod);
+  return ['initContainers', 'containers'].flatMap((key) => recordsAt(spec, key));
 }

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { unverified, viewAgent } from '../../../src/kubectl/cluster/agents.ts';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import type { PodRequest } from '../../../src/kubectl/cluster/cluster-state.ts';
 import { losses } from '../../../src/kubectl/cluster/unread.ts';
 import {
   bound,
@@ -57,6 +59,43 @@ describe('what a verdict does not know', () => {
     assert.deepEqual(of({ type: 4, federation: 'pod', application, agentIdentity }), [
       'federated credential in Entra ID',
     ]);
+  });
+
+  it('is AZURE_CLIENT_ID of a container, where the pod itself does not have its value', () => {
+    const from = (env: readonly object[], envFrom: readonly object[] = []) =>
+      createPod('web', { ...bound, spec: { containers: [{ name: 'main', env, envFrom }] } });
+    const name = 'AZURE_CLIENT_ID';
+    const ref = { name: 'ids', key: 'id' };
+    const lost = (pod: RawObject, ...more: readonly PodRequest[]) =>
+      assess(pod, {}, ...more)
+        .unread.filter(({ loses }) => loses.includes(name))
+        .map(({ loses, what }) => `${loses}: ${what}`);
+    const of = 'AZURE_CLIENT_ID of container main: ';
+    for (const [pod, what] of [
+      [from([{ name, valueFrom: { configMapKeyRef: ref } }]), 'read ConfigMap ids'],
+      [from([{ name, valueFrom: { secretKeyRef: ref } }]), 'read Secret ids'],
+      [
+        from([{ name, valueFrom: { fieldRef: { fieldPath: 'metadata.uid' } } }]),
+        'read the field metadata.uid',
+      ],
+      [from([{ name, value: '$(ID)' }]), 'work out $(ID)'],
+      [from([], [{ configMapRef: { name: 'ids' } }]), 'read ConfigMap ids'],
+      [from([], [{ prefix: 'AZURE_', secretRef: { name: 'ids' } }]), 'read Secret ids'],
+    ] as const) {
+      assert.deepEqual(lost(pod), [of + what]);
+      assert.equal(assess(pod).verdict.kind, 'granted');
+    }
+    for (const pod of [
+      from([{ name, value: clientA }]),
+      from([{ name, value: clientA }], [{ secretRef: { name: 'ids' } }]),
+      from([{ name: 'OTHER', valueFrom: { secretKeyRef: ref } }]),
+      from([], [{ prefix: 'X_', secretRef: { name: 'ids' } }]),
+    ]) {
+      assert.deepEqual(lost(pod), []);
+    }
+    const selector = { kind: 'client_id', value: clientA } as const;
+    const hidden = from([{ name, valueFrom: { secretKeyRef: ref } }]);
+    assert.deepEqual(lost(hidden, { selector, resource: undefined }), [], 'the user names one');
   });
 
   it('is that of the identity which the request gets', () => {
