@@ -13,7 +13,7 @@ export interface AgentContexts {
   of(pod: RawObject): PodContext;
   /** One for each set of options that an agent has. */
   all(): readonly PodContext[];
-  /** What its pods would get with other options. */
+  /** What its pods would get with other options; by owners, grants that cannot be read count as none. */
   variant(context: PodContext, change: Partial<Config>): ClusterView;
 }
 
@@ -22,7 +22,8 @@ export function createContexts(snapshot: Snapshot, nowWallMs: number): AgentCont
   /** By the options of the agents: most clusters have the same on every node. */
   const contexts = new Map<string, PodContext>();
   const agentOf = (pod: RawObject) => agents.get(stringAt(specOf(pod), 'nodeName'));
-  const viewWith = (config: Config) => createClusterState(snapshot, config, nowWallMs);
+  const viewWith = (config: Config, grants = snapshot.grants) =>
+    createClusterState({ ...snapshot, grants }, config, nowWallMs);
   /** The options of a pod that only looks like an agent prove nothing. */
   const contextWith = (agent: AgentView | undefined): PodContext => {
     const knowsOptions = agent?.config !== undefined && agent.isVerified;
@@ -40,6 +41,10 @@ export function createContexts(snapshot: Snapshot, nowWallMs: number): AgentCont
       const known = [...agents.values()].filter(({ config }) => config !== undefined);
       return [...new Set((known.length === 0 ? [undefined] : known).map(contextWith))];
     },
-    variant: ({ config }, change) => viewWith({ ...config, ...change }),
+    variant: ({ config }, change) =>
+      viewWith(
+        { ...config, ...change },
+        change.identityOwners === undefined ? snapshot.grants : (snapshot.grants ?? []),
+      ),
   };
 }

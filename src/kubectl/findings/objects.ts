@@ -15,6 +15,7 @@ import { parseBinding, parseIdentity } from '../../nmi/kube/watch/parse.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { hasEnded, hasExceptedLabel, podLabelsOf, type PodContext } from './pods.ts';
 import { findingsOfStatus } from './status.ts';
+import { lacksNode } from './variants.ts';
 
 export function examineObjects(context: PodContext): readonly Finding[] {
   return [
@@ -107,7 +108,8 @@ function ofBindings(context: PodContext): readonly Finding[] {
 /** An exception for fewer is hardly a mistake. */
 const fewPods = 3;
 
-function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
+function ofExceptions(context: PodContext): readonly Finding[] {
+  const { snapshot } = context;
   return inScope(snapshot.exceptions, snapshot).flatMap((exception) => {
     const namespace = namespaceOf(exception);
     const object = `AzurePodIdentityException ${titleOf(exception)}`;
@@ -123,11 +125,27 @@ function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
       const text = `No pod of namespace ${namespace} has one of its labels.`;
       return oneFinding('exception_unused', { object, text });
     }
+    const doubt = doubtOfGrants(namespace, context);
+    const found =
+      doubt === undefined
+        ? []
+        : [createFinding('identity_not_owned', { object, severity: 'info', text: doubt })];
     const isBroad = matching.length >= fewPods && matching.length * 2 > pods.length;
-    if (!isBroad) return [];
-    const text = `It matches ${matching.length} of the ${pods.length} pods of namespace ${namespace}: each gets every identity of its node.`;
-    return oneFinding('exception_broad', { object, text });
+    if (!isBroad) return found;
+    const text = `It matches ${matching.length} of the ${pods.length} pods of namespace ${namespace}: their requests are for every identity of the nodes.`;
+    return [...found, createFinding('exception_broad', { object, text })];
   });
+}
+
+/** Of grants that cannot be read: no status of an exception shows what they decide. */
+function doubtOfGrants(
+  namespace: string,
+  { snapshot, config, knowsOptions }: PodContext,
+): string | undefined {
+  const mayEnforce = !knowsOptions || config.identityOwners === 'enforce';
+  if (snapshot.grants !== undefined || !mayEnforce) return undefined;
+  const where = knowsOptions ? '' : ' where the agent has --identity-owners=enforce,';
+  return `Its pods get 400 identity_not_owned${where} if ${lacksNode(`namespace ${namespace}`)}.`;
 }
 
 /** Objects of other namespaces are read for near misses only. */

@@ -6,30 +6,49 @@ import type { AgentContexts } from './contexts.ts';
 import type { PodContext } from './pods.ts';
 import type { Variant } from './verdict.ts';
 
-/** Options that make no difference for this pod result in the same explanation. */
+/** What makes no difference for this pod results in the same explanation. */
 export function variantsOf(
   pod: RawObject,
   request: PodRequest,
   contexts: AgentContexts,
 ): readonly Variant[] {
   const context = contexts.of(pod);
-  return unknownOptions(context).flatMap(([option, change]) => {
-    const explanation = contexts.variant(context, change).explainPod(pod, request);
-    return explanation === undefined ? [] : [{ option, explanation }];
-  });
+  const isExcepted = context.view.explainPod(pod, request)?.exception !== undefined;
+  return [...unknownOptions(context), ...unknownOwners(context, isExcepted)].flatMap(
+    ([when, change]) => {
+      const explanation = contexts.variant(context, change).explainPod(pod, request);
+      return explanation === undefined ? [] : [{ when, explanation }];
+    },
+  );
 }
 
-type Change = readonly [option: string, change: Partial<Config>];
+type Change = readonly [when: string, change: Partial<Config>];
 
-function unknownOptions({ config, knowsOptions, snapshot }: PodContext): readonly Change[] {
-  const hasGrants = (snapshot.grants ?? []).length > 0;
+function unknownOptions({ config, knowsOptions }: PodContext): readonly Change[] {
   const changes: readonly (readonly [isUnknown: boolean, ...change: Change])[] = [
-    [isChosenByNode(config), '--redirect=iptables', { redirect: 'iptables' }],
-    [!knowsOptions, '--strict-identity', { strictIdentity: true }],
-    // Without any grant, the agents surely do not enforce them.
-    [!knowsOptions && hasGrants, '--identity-owners=enforce', { identityOwners: 'enforce' }],
-    [!knowsOptions, '--host-network=refuse', { hostNetwork: 'refuse' }],
-    [!knowsOptions, '--workload-identity', { workloadIdentity: true }],
+    [isChosenByNode(config), 'the agent has --redirect=iptables', { redirect: 'iptables' }],
+    [!knowsOptions, 'the agent has --strict-identity', { strictIdentity: true }],
+    [!knowsOptions, 'the agent has --host-network=refuse', { hostNetwork: 'refuse' }],
+    [!knowsOptions, 'the agent has --workload-identity', { workloadIdentity: true }],
   ];
   return changes.flatMap(([isUnknown, ...change]) => (isUnknown ? [change] : []));
+}
+
+/** Of an identity, its status shows what grants that the user may not read decide. */
+function unknownOwners(
+  { config, knowsOptions, snapshot: { grants } }: PodContext,
+  isExcepted: boolean,
+): readonly Change[] {
+  const mayEnforce = knowsOptions ? config.identityOwners === 'enforce' : true;
+  const isKnown = grants !== undefined && (knowsOptions || (!isExcepted && grants.length === 0));
+  if (!mayEnforce || isKnown || (grants === undefined && !isExcepted)) return [];
+  const conditions = [
+    ...(knowsOptions ? [] : ['the agent has --identity-owners=enforce']),
+    ...(grants === undefined ? [lacksNode('its namespace')] : []),
+  ];
+  return [[conditions.join(' and '), { identityOwners: 'enforce' }]];
+}
+
+export function lacksNode(namespace: string): string {
+  return `no AzureIdentityGrant gives ${namespace} the identities of the node`;
 }

@@ -16,9 +16,10 @@ export interface Verdict {
   readonly cachedUntil?: string;
 }
 
-/** What the pod would get if the agent had one option that is not known. */
+/** What the pod would get if something were so that is not known. */
 export interface Variant {
-  readonly option: string;
+  /** As `the agent has --strict-identity`. */
+  readonly when: string;
   readonly explanation: PodExplanation;
 }
 
@@ -46,7 +47,7 @@ export function verdictOf(
   const gets = summaryOf(explanation);
   const differing = variants.find((each) => keyOf(each.explanation) !== keyOf(explanation));
   const other = differing === undefined ? '' : summaryOf(differing.explanation);
-  const unsure = `${gets}; ${other} if the agent has ${differing?.option ?? ''}`;
+  const unsure = `${gets}; ${other} if ${differing?.when ?? ''}`;
   const refusal = refusalOf(explanation);
   if (refusal !== undefined) {
     const mayBeGranted = differing !== undefined && refusalOf(differing.explanation) === undefined;

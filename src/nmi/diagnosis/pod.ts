@@ -164,7 +164,7 @@ function ofException(object: string, pod: Pod, index: GrantIndex): readonly Find
   const { name } = grants.exception;
   return oneFinding('exception_before_binding', {
     object,
-    text: `AzurePodIdentityException ${name} matches the pod: it gets the node's identities, and its binding does not count.`,
+    text: `AzurePodIdentityException ${name} matches the pod and comes first: its requests are for the identities of the node, and its binding does not count.`,
     fix: `Remove the label that ${name} names from the pod, or change the exception.`,
   });
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Config } from '../../../src/nmi/config/config.ts';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
 import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
@@ -15,10 +16,10 @@ import {
   nowWallMs,
 } from '../support/recorded-kubectl.ts';
 
-function examine(changes: Partial<Snapshot> = {}) {
+function examine(changes: Partial<Snapshot> = {}, config = defaultConfig, knowsOptions = true) {
   const snapshot = createSnapshot(changes);
-  const view = createClusterState(snapshot, defaultConfig, nowWallMs);
-  return examineObjects({ snapshot, view, config: defaultConfig, knowsOptions: true });
+  const view = createClusterState(snapshot, config, nowWallMs);
+  return examineObjects({ snapshot, view, config, knowsOptions });
 }
 
 const linesOf = (changes: Partial<Snapshot>) =>
@@ -133,6 +134,27 @@ describe('objects', () => {
     );
   });
 
+  it('are in doubt as exceptions where grants decide that are not known', () => {
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'a', { podLabels: { app: 'db' } }),
+    ];
+    const pods = [createPod('db', { labels: { app: 'db' } })];
+    const enforcing = { ...defaultConfig, identityOwners: 'enforce' } as const;
+    const of = (grants: Snapshot['grants'], ...options: [config?: Config, known?: boolean]) =>
+      examine({ exceptions, pods, grants, bindings: [], identities: [] }, ...options).map(
+        ({ code, severity, text }) => `${severity} ${code} ${text}`,
+      );
+    const lacks = 'if no AzureIdentityGrant gives namespace shop the identities of the node.';
+    assert.deepEqual(of(undefined, enforcing), [
+      `info identity_not_owned Its pods get 400 identity_not_owned ${lacks}`,
+    ]);
+    assert.deepEqual(of(undefined, defaultConfig, false), [
+      `info identity_not_owned Its pods get 400 identity_not_owned where the agent has --identity-owners=enforce, ${lacks}`,
+    ]);
+    assert.deepEqual(of(undefined), []);
+    assert.deepEqual(of([], enforcing), []);
+  });
+
   it('are reported as exceptions for at least three pods, and most of the namespace', () => {
     const exceptions = [
       createObject('AzurePodIdentityException', 'a', { podLabels: { app: 'db' } }),
@@ -152,6 +174,7 @@ describe('objects', () => {
     assert.deepEqual(broadWith(2, 0), []);
     assert.deepEqual(broadWith(3, 3), []);
     assert.match(broadWith(3, 2).join('\n'), /^It matches 3 of the 5 pods of namespace shop:/);
+    assert.doesNotMatch(broadWith(3, 2).join('\n'), /gets/, 'that needs a grant with enforce');
   });
 
   it('of other namespaces are checked when all are requested', () => {

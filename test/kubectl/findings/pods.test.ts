@@ -191,6 +191,12 @@ describe('a pod', () => {
     assert.deepEqual(codesOf(createPod('web', { labels }), { exceptions }), [
       'exception_before_binding',
     ]);
+    const [first] = examine(createPod('web', { labels }), { exceptions });
+    assert.match(
+      first?.text ?? '',
+      /^(?!.*gets)/,
+      'with --identity-owners=enforce it may get nothing',
+    );
     assert.deepEqual(codesOf(createPod('web', { labels }), { exceptions, bindings: [] }), []);
   });
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import { bound, tenantID, agentWith, verdictOf, web, two, grants } from '../support/assess.ts';
 import { clientA, createObject, createPod } from '../support/recorded-kubectl.ts';
 
@@ -43,5 +44,36 @@ describe('an option of the agent that is not known', () => {
       verdictOf(createPod('web', account), { ...unseen, accounts }),
       `unknown gets 400 no_binding_label; gets a token of the application of service account default, client id ${clientA} (by service account) if the agent has --workload-identity`,
     );
+  });
+
+  it('is the owners’ mode for an exception, whose grant no status shows', () => {
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'x', { podLabels: { app: 'addon' } }),
+    ];
+    const addon = createPod('addon', { labels: { app: 'addon' } });
+    const of = (agents: Snapshot['agents'], given: Snapshot['grants']) =>
+      verdictOf(addon, { exceptions, agents, grants: given });
+    const node = "a token of the node's own identities (exception x)";
+    const lacking = 'no AzureIdentityGrant gives its namespace the identities of the node';
+    const enforcing = agentWith('--identity-owners=enforce');
+    assert.equal(
+      of(enforcing, undefined),
+      `unknown gets ${node}; gets 400 identity_not_owned if ${lacking}`,
+    );
+    assert.equal(
+      of(undefined, undefined),
+      `unknown gets ${node}; gets 400 identity_not_owned if the agent has --identity-owners=enforce and ${lacking}`,
+    );
+    assert.equal(
+      of(undefined, []),
+      `unknown gets ${node}; gets 400 identity_not_owned if the agent has --identity-owners=enforce`,
+    );
+    assert.equal(of(enforcing, []), 'refused gets 400 identity_not_owned');
+    assert.equal(of(agentWith('--identity-owners=warn'), undefined), `granted gets ${node}`);
+    const spec = { namespaces: ['shop'], nodeIdentities: true };
+    const granting = [createObject('AzureIdentityGrant', 'g', spec, { namespace: '' })];
+    assert.equal(of(enforcing, granting), `granted gets ${node}`);
+    assert.equal(of(undefined, granting), `granted gets ${node}`);
+    assert.match(verdictOf(web, { agents: enforcing, grants: undefined }), /^granted /);
   });
 });
