@@ -67,7 +67,7 @@ install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
 | GRANTED | nothing that you may read speaks against it; what was not checked is named below, with the command that checks it if there is one | 0 |
 | REFUSED | a request gets an error, or no answer for a network policy | 1 |
 | NOT READY | nothing answers the pod now: it is pending or has ended, its node has no agent or a system without agents, or an object may be on its way | 1 |
-| UNKNOWN | it depends on an option of the agent that you may not read | 1 |
+| UNKNOWN | it depends on an option of the agent, or on the grant of an exception, that you may not read; or the old NMI is the only one on the node | 1 |
 
 The verdict uses [status conditions](operate.md#status-conditions) too: a missing Secret or a missing identity grant is seen by a user who may read neither.
 

@@ -50,14 +50,21 @@ export async function readPodSnapshot(
   const labeled = valueOrUnread(neighbors.labeled, 'list pods', losses.agents, unread);
   const { identities, bindings, exceptions } = alone;
   const own = valueOrUnread(neighbors.own, 'list pods of its node', losses.twins, unread) ?? [];
+  const agents =
+    labeled === undefined ? undefined : await verify(access, labeled, elsewhere?.get(daemonSets));
+  const name = stringAt(specOf(pod), 'nodeName');
+  // It may be a Windows node.
+  const isBare = agents?.length === 0 && name !== '';
+  const node = isBare ? await access.kubectl.get('nodes', '', name) : undefined;
+  const found = node && valueOrUnread(node, `get node ${name}`, losses.nodes, unread);
   return {
     ...alone,
     identities: withOthers(identityResources.identities, identities),
     bindings: withOthers(identityResources.bindings, bindings),
     exceptions: withOthers(identityResources.exceptions, exceptions),
     pods: [pod, ...own.filter((each) => titleOf(each) !== titleOf(pod))],
-    agents:
-      labeled === undefined ? undefined : await verify(access, labeled, elsewhere?.get(daemonSets)),
+    agents,
+    ...(found === undefined ? {} : { nodes: [found] }),
     reports,
     unread: mergeUnread(unread),
   };

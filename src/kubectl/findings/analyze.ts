@@ -8,7 +8,7 @@ import type { AgentContexts } from './contexts.ts';
 import { findUserAssigned } from './karpenter.ts';
 import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
-import { examinePod, hasEnded, wantsIdentity } from './pods.ts';
+import { examinePod, hasEnded, isOnWindows, wantsIdentity } from './pods.ts';
 
 export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly Finding[] {
   const wanting = snapshot.pods.flatMap((pod) => {
@@ -22,7 +22,7 @@ export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly F
     ...findOwnerLabels(snapshot.workloads),
     ...findUserAssigned(snapshot.nodes, snapshot),
     ...ofNodes(
-      wanting.map(({ pod }) => pod),
+      wanting.map(({ pod }) => pod).filter((pod) => !isOnWindows(pod, snapshot)),
       snapshot,
     ),
   ];

@@ -10,7 +10,14 @@ import type { Unread } from '../cluster/unread.ts';
 import { ofAgent, ofReleases } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { notCheckedOf } from './not-checked.ts';
-import { examinePod, identityOf, refusalOfSource, type PodContext } from './pods.ts';
+import {
+  examinePod,
+  identityOf,
+  isOnWindows,
+  ofWindows,
+  refusalOfSource,
+  type PodContext,
+} from './pods.ts';
 import { variantsOf } from './variants.ts';
 import { verdictOf, type Verdict } from './verdict.ts';
 
@@ -33,12 +40,14 @@ export function assessPod(
   if (examined === undefined) return undefined;
   const { explanation } = examined;
   const agent = contexts.agentOf(pod);
-  const findings = sortFindings([
-    ...withoutDouble(examined.findings),
-    ...findingsOfAgent(pod, agent, context),
-    ...findingsOfIgnored(pod, context),
-    ...more,
-  ]);
+  const findings = isOnWindows(pod, context.snapshot)
+    ? ofWindows(pod)
+    : sortFindings([
+        ...withoutDouble(examined.findings),
+        ...findingsOfAgent(pod, agent, context),
+        ...findingsOfIgnored(pod, context),
+        ...more,
+      ]);
   const variants = variantsOf(pod, request, contexts);
   const refused = refusalOfSource(pod, identityOf(explanation), context.snapshot);
   const verdict = verdictOf(pod, explanation, findings, variants, refused);
@@ -63,6 +72,8 @@ function findingsOfAgent(
 ): readonly Finding[] {
   const node = stringAt(specOf(pod), 'nodeName');
   if (snapshot.agents === undefined || node === '') return [];
+  const old = snapshot.agents.find((each) => each.isOldNmi && each.node === node);
+  if (agent === undefined && old !== undefined) return ofAgent(old);
   if (agent === undefined) {
     const object = `Node ${node}`;
     const text =

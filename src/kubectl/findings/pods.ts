@@ -38,6 +38,9 @@ export const workloadIdentityLabel = 'azure.workload.identity/use';
 export function examinePod(pod: RawObject, context: PodContext, request: PodRequest = anyRequest) {
   const explanation = context.view.explainPod(pod, request);
   if (explanation === undefined) return undefined;
+  if (isServed(explanation) && isOnWindows(pod, context.snapshot)) {
+    return { explanation, findings: ofWindows(pod) };
+  }
   const isNamed = environmentOf(pod, 'AZURE_CLIENT_ID').length > 0;
   const findings: readonly Finding[] = [
     ...findOwnerLabels(ownersOf(pod, context.snapshot.workloads)),
@@ -231,15 +234,24 @@ export function refusalOfSource(
   return isObject && identity === undefined ? undefined : sourceRefusalOf(pod, identity, reports);
 }
 
-const ofSystem: Check = (pod, explanation) => {
+/** By the pod itself, or by its node if that is among the objects. */
+export function isOnWindows(pod: RawObject, { nodes = [] }: Pick<Snapshot, 'nodes'>): boolean {
   const spec = specOf(pod);
-  const wanted = stringsAt(spec, 'nodeSelector').get('kubernetes.io/os');
-  const isWindows = stringAt(asRecord(spec['os']), 'name') === 'windows' || wanted === 'windows';
-  if (!isWindows || !isServed(explanation)) return [];
+  const label = 'kubernetes.io/os';
+  const node = nodes.find((each) => nameOf(each) === stringAt(spec, 'nodeName'));
+  return [
+    stringAt(asRecord(spec['os']), 'name'),
+    stringsAt(spec, 'nodeSelector').get(label),
+    labelsOf(node ?? {}).get(label),
+  ].includes('windows');
+}
+
+/** Nothing else that is wrong with the pod matters there. */
+export function ofWindows(pod: RawObject): readonly Finding[] {
   const text =
     'The pod is for Windows nodes, where no agent runs: its requests reach the identity of the node.';
   return oneFinding('pod_on_windows', { object: objectOf(pod), text });
-};
+}
 
 const checks: readonly Check[] = [
   ofClientIds,
@@ -248,7 +260,6 @@ const checks: readonly Check[] = [
   ofExceptionElsewhere,
   ofStatus,
   ofSource,
-  ofSystem,
 ];
 
 /** The object of that name in the namespace of the pod. */

@@ -28,7 +28,6 @@ const unanswered: ReadonlySet<Code> = new Set([
   'agent_missing',
   'agent_not_ready',
   'image_not_pulled',
-  'pod_on_windows',
 ]);
 /** About pods that its owner has yet to create. */
 const ofOthers: ReadonlySet<Code> = new Set(['label_on_owner']);
@@ -43,6 +42,12 @@ export function verdictOf(
   const { phase } = explanation.pod;
   if (phase === 'Succeeded' || phase === 'Failed') {
     return notReady(`has ended (${phase}) and sends no requests`);
+  }
+  const codes = new Set(findings.map(({ code }) => code));
+  if (codes.has('pod_on_windows')) return notReady('is not served: pod_on_windows');
+  if (codes.has('old_nmi')) {
+    const by = 'the NMI of aad-pod-identity, the only one on its node';
+    return { kind: 'unknown', summary: `is answered by ${by}: old_nmi` };
   }
   const gets = summaryOf(explanation);
   const differing = variants.find((each) => keyOf(each.explanation) !== keyOf(explanation));

@@ -76,6 +76,18 @@ describe('reading for one pod', () => {
     );
   });
 
+  it('looks at the node if no agent is there: none runs on Windows', async () => {
+    const nodes = [{ metadata: { name: 'node-1', labels: { 'kubernetes.io/os': 'windows' } } }];
+    const recorded = boundTestBed({ pods: [createPod('web', bound)], nodes });
+    const codesOf = async (changes: Recorded = {}) =>
+      (await explain({ ...recorded, ...changes })).findings.map(({ code }) => code);
+    assert.deepEqual(await codesOf(), ['pod_on_windows']);
+    const forbidden = { nodes: 'everywhere' } as const;
+    assert.deepEqual(await codesOf({ forbidden }), ['agent_missing']);
+    const { unread } = await explain({ ...recorded, forbidden });
+    assert.ok(unread.some(({ loses }) => loses === 'nodes'));
+  });
+
   it('uses the options of a verified agent alone, and of one that cannot be verified', async () => {
     const args = ['--strict-identity'];
     const forged = { ...createAgentPod('node-1', { args }), metadata: {} };

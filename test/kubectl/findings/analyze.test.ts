@@ -43,6 +43,23 @@ describe('an analysis', () => {
     );
   });
 
+  it('has one finding of a pod for Windows, and none of its node', () => {
+    const labels = { aadpodidbinding: 'orders' };
+    const windows = { metadata: { name: 'win', labels: { 'kubernetes.io/os': 'windows' } } };
+    for (const [spec, nodes] of [
+      [{}, [windows]],
+      [{ os: { name: 'windows' } }, undefined],
+    ] as const) {
+      const pods = [createPod('web', { labels, spec: { nodeName: 'win', ...spec } })];
+      const snapshot = createSnapshot({ pods, nodes, agents: agentWith() });
+      const found = analyze(snapshot, createContexts(snapshot, nowWallMs));
+      assert.deepEqual(
+        found.map(({ code }) => code),
+        ['pod_on_windows'],
+      );
+    }
+  });
+
   it('leaves out pods that want no identity, and pods that have ended', () => {
     const ended = createPod('job', {
       labels: { aadpodidbinding: 'nobody' },

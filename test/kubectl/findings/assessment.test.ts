@@ -54,6 +54,45 @@ describe('an assessment', () => {
     );
   });
 
+  it('has one finding for a pod on a Windows node, whatever else is wrong', () => {
+    const nodes = [
+      { metadata: { name: 'node-1', labels: { 'kubernetes.io/os': 'windows' } } },
+      { metadata: { name: 'node-2', labels: { 'kubernetes.io/os': 'linux' } } },
+    ];
+    const bare = createPod('web');
+    const bySpec = createPod('web', { ...bound, spec: { os: { name: 'windows' } } });
+    for (const [pod, changes] of [
+      [web, { nodes }],
+      [bare, { nodes }],
+      [bySpec, { bindings: [] }],
+    ] as const) {
+      const { verdict, findings } = assess(pod, { agents: [], ...changes });
+      assert.deepEqual(
+        findings.map(({ code, object }) => `${code} ${object}`),
+        ['pod_on_windows Pod shop/web'],
+      );
+      assert.deepEqual(verdict, { kind: 'not-ready', summary: 'is not served: pod_on_windows' });
+    }
+    const linux = createPod('web', { ...bound, spec: { nodeName: 'node-2' } });
+    assert.equal(assess(linux, { agents: [], nodes }).findings[0]?.code, 'agent_missing');
+  });
+
+  it('tells a node with the old NMI from one without an agent', () => {
+    const image = 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17';
+    const old = { ...viewAgent(createAgentPod('node-1', { image })), isVerified: true };
+    for (const bindings of [[createBinding('orders')], []]) {
+      const { verdict, findings } = assess(web, { agents: [old], bindings });
+      const codes = findings.map(({ code }) => code);
+      assert.ok(codes.includes('old_nmi') && !codes.includes('agent_missing'), codes.join());
+      assert.deepEqual(verdict, {
+        kind: 'unknown',
+        summary: 'is answered by the NMI of aad-pod-identity, the only one on its node: old_nmi',
+      });
+    }
+    const elsewhere = createPod('web', { ...bound, spec: { nodeName: 'node-2' } });
+    assert.equal(assess(elsewhere, { agents: [old] }).findings[0]?.code, 'agent_missing');
+  });
+
   it('has a second release on the node, whose options may be the ones that count', () => {
     const other = createAgentPod('node-1', { name: 'other', set: createAgentSet('other') });
     const agents = [...agentWith(), { ...viewAgent(other), isVerified: true }];
