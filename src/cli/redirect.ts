@@ -1,8 +1,10 @@
 /** `nmi redirect`: the kernel side alone. Only `remove` opens a node again. */
+import { dirname } from 'node:path';
 import { systemClock } from '../base/time/clock.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
+import { removeDeadSockets } from '../nmi/kernel/local-socket.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts';
 import { RedirectError } from '../redirect/redirect.ts';
@@ -70,6 +72,7 @@ async function remove(config: Config, io: Io): Promise<number> {
   if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
   // No mutation: all this changes the kernel of the machine; the chart's removal on a real node looks for the unit.
   if (config.bootGuardFolder !== '') removeBootGuard(config.bootGuardFolder);
+  if (config.handoverSocket !== '') await removeDeadSockets(dirname(config.handoverSocket));
   return reportRemoval(listOwnPins(config.bpfPinFolder), config.bpfPinFolder, io);
 }
 

@@ -299,23 +299,25 @@ exempt.
 # The kernel's own folder, there whether a BPF file system is mounted or not.
 - name: bpf
   hostPath: { path: /sys/fs/bpf, type: Directory }
-{{- $isSplit := and (include "nmi.isSplit" .) (not (include "nmi.isOn" .Values.uninstall.openNodes)) }}
-{{- if or (include "nmi.mayUseEbpf" .) $isSplit }}
+{{- $opens := include "nmi.isOn" .Values.uninstall.openNodes }}
+{{- if or (include "nmi.mayUseEbpf" .) (and (include "nmi.isSplit" .) (not $opens)) }}
 - name: cgroup
   hostPath: { path: /sys/fs/cgroup, type: Directory }
 {{- end }}
-{{- if include "nmi.isOn" .Values.uninstall.openNodes }}
+{{- if $opens }}
 {{ include "nmi.bootGuardVolume" . }}
 {{- end }}
-{{- if $isSplit }}
+{{- if include "nmi.isSplit" . }}
+{{- if not $opens }}
 # The socket at which one container looks callers up for the other.
 - name: callers
   emptyDir: {}
+{{- end }}
 # Where the next pod of this node takes the listening socket over. Only root may write there.
 - name: handover
   hostPath: { path: /run/nmi-agent, type: DirectoryOrCreate }
 {{- end }}
-{{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}
+{{- if not $opens }}
 # As Kubernetes would mount it, but into one container: the other asks no API server.
 - name: account
   projected:
@@ -354,11 +356,17 @@ args:
   {{- end }}
 env:
   {{- include "nmi.places" . | trim | nindent 2 }}
+  {{- if include "nmi.isSplit" . }}
+  - { name: NMI_HANDOVER_SOCKET, value: {{ include "nmi.handoverSocket" . }} }
+  {{- end }}
 securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
 volumeMounts:
   {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
   - { name: boot-guard, mountPath: /host/systemd }
+  {{- if include "nmi.isSplit" . }}
+  - { name: handover, mountPath: /run/nmi-agent }
+  {{- end }}
 {{- end -}}
 
 {{- define "nmi.bootGuardVolume" -}}

@@ -7,10 +7,13 @@
  * policy routing, pods on the host network are part of the node.
  */
 import {
+  existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -68,6 +71,8 @@ export function removeBootGuard(folder: string): void {
   attempt('remove', folder, () => {
     rmSync(join(folder, wantsFolder, unit), { force: true });
     rmSync(join(folder, unit), { force: true });
+    const wants = join(folder, wantsFolder);
+    if (existsSync(wants) && readdirSync(wants).length === 0) rmdirSync(wants);
   });
 }
 

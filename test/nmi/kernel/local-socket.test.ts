@@ -1,11 +1,31 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { listenAt, makeOwnFolder } from '../../../src/nmi/kernel/local-socket.ts';
+import {
+  listenAt,
+  makeOwnFolder,
+  removeDeadSockets,
+} from '../../../src/nmi/kernel/local-socket.ts';
+
+/** As a killed process does. */
+function leaveSocket(path: string): void {
+  const leave = `require('node:net').createServer().listen(${JSON.stringify(path)}, () =>
+    process.kill(process.pid, 'SIGKILL'))`;
+  spawnSync(process.execPath, ['--eval', leave]);
+  assert.ok(existsSync(path));
+}
 
 describe('listening at a path', () => {
   let folder: string;
@@ -29,12 +49,20 @@ describe('listening at a path', () => {
   });
 
   it('replaces a socket without a listener', async () => {
-    const leave = `require('node:net').createServer().listen(${JSON.stringify(path)}, () =>
-      process.kill(process.pid, 'SIGKILL'))`;
-    spawnSync(process.execPath, ['--eval', leave]);
-    assert.ok(existsSync(path));
+    leaveSocket(path);
     await using server = createServer();
     assert.equal(await listenAt(server, path, 0o600), undefined);
+  });
+
+  it('removes sockets without a listener, and nothing else', async () => {
+    leaveSocket(path);
+    await using server = createServer();
+    const live = join(folder, 'live');
+    assert.equal(await listenAt(server, live, 0o600), undefined);
+    writeFileSync(join(folder, 'file'), '');
+    await removeDeadSockets(folder);
+    assert.deepEqual(readdirSync(folder).toSorted(), ['file', 'live']);
+    await removeDeadSockets(join(folder, 'missing'));
   });
 
   it('keeps a socket on which another process answers', async () => {

@@ -113,6 +113,8 @@ export async function assertNothingLeft(node: TestNode, others = /(?!)/): Promis
   assert.doesNotMatch(rules.join('\n'), /nmi|169\.254\./);
   assert.doesNotMatch(await node.machine.run(['ip', '-brief', 'link']), /nmi/);
   assert.ok(!existsSync(node.machine.path('/etc/systemd/system/nmi-guard.service')));
+  const sockets = ['sh', '-c', 'ls -A /run/nmi-agent 2>&1 || true'];
+  assert.match(await node.machine.run(sockets), /^$|No such file/);
   // The kernel has its own files there.
   const pinned = ['find', '/sys/fs/bpf', '-mindepth', '1', '!', '-name', '*.debug'];
   assert.equal(await node.machine.run(pinned), '');

@@ -79,8 +79,11 @@ describe('the guard at boot', () => {
     writeBootGuard(folder, metadataIp);
     writeFileSync(join(folder, 'other.service'), '');
     removeBootGuard(folder);
-    assert.deepEqual(readdirSync(folder).toSorted(), ['kubelet.service.wants', 'other.service']);
-    assert.deepEqual(readdirSync(join(folder, 'kubelet.service.wants')), []);
+    assert.deepEqual(readdirSync(folder), ['other.service']);
+    writeBootGuard(folder, metadataIp);
+    writeFileSync(join(folder, 'kubelet.service.wants/other.service'), '');
+    removeBootGuard(folder);
+    assert.deepEqual(readdirSync(join(folder, 'kubelet.service.wants')), ['other.service']);
     mkdirSync(join(folder, unit));
     assert.throws(() => removeBootGuard(folder), RedirectError);
   });
