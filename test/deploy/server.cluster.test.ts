@@ -129,17 +129,16 @@ describeOnNewestVersion('the manifests', (cluster) => {
   });
 
   const image = `--set=image.repository=${testRepository}`;
+  function runHelm(...words: readonly string[]) {
+    return spawnSync(helm.programs ?? '', [...words, '--namespace=kube-system'], {
+      encoding: 'utf8',
+      timeout: 60_000,
+      env: { ...process.env, KUBECONFIG: cluster().adminKubeconfig, HOME: cluster().folder },
+    });
+  }
   /** Helm on the release; returns what it prints. */
   function run(verb: string, ...words: readonly string[]): string {
-    const { status, stdout, stderr } = spawnSync(
-      helm.programs ?? '',
-      [verb, 'nmi', ...words, '--namespace=kube-system'],
-      {
-        encoding: 'utf8',
-        timeout: 60_000,
-        env: { ...process.env, KUBECONFIG: cluster().adminKubeconfig, HOME: cluster().folder },
-      },
-    );
+    const { status, stdout, stderr } = runHelm(verb, 'nmi', ...words);
     assert.equal(status, 0, stderr);
     return stdout;
   }
@@ -149,8 +148,13 @@ describeOnNewestVersion('the manifests', (cluster) => {
     { skip: helm.missing },
     async () => {
       await cluster().apply(await read('nmi.yaml'));
-      run('upgrade', chartFolder, '--install', '--take-ownership', '--server-side=false', image);
+      const refused = runHelm('upgrade', 'nmi', chartFolder, '--install', image);
+      assert.match(refused.stderr, /exists and cannot be imported into the current release/);
+      const page = await readFile(join(deploy, '../docs/install.md'), 'utf8');
+      const [, flags = ''] = / (--take-ownership[^\\\n]*)/.exec(page) ?? [];
+      run('upgrade', chartFolder, '--install', image, ...flags.trim().split(' '));
       assert.equal(await podsRun(), 'the agent in two');
+      run('upgrade', chartFolder, '--reuse-values');
       run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
       assert.equal(await podsRun(), 'what opens nodes');
       const grant = ['get', 'azidg', 'aks-addon-exception', '-o', 'jsonpath={.spec}'];
@@ -164,6 +168,37 @@ describeOnNewestVersion('the manifests', (cluster) => {
       assert.equal((await cluster().admin.request('GET', daemonSetPath)).status, 404);
       const crds = await cluster().kubectl(['get', 'crds', '-o', 'name']);
       assert.match(crds, /azureidentities\.aadpodidentity\.k8s\.io/);
+    },
+  );
+
+  it(
+    'refuse a second release on the same nodes, and not beside aad-pod-identity',
+    { skip: helm.missing },
+    async () => {
+      const old = { component: 'nmi', 'app.kubernetes.io/component': 'nmi' };
+      await cluster().apply(oldDaemonSet('old-nmi', 'kube-system', old));
+      run('upgrade', chartFolder, '--install', image);
+      const second = (...flags: readonly string[]): string =>
+        runHelm('upgrade', '--install', 'second', chartFolder, image, ...flags).stderr;
+      const name = '--set=nameOverride=second,installMICException=false';
+      const pool = '--set=nmi.nodeSelector.pool=second';
+      const said = /DaemonSet nmi runs agents on the same nodes, and a node has one/;
+      assert.match(second(name), said);
+      assert.match(second(name, pool), said, 'the first one is on that pool too');
+      run('upgrade', chartFolder, image, '--set=nmi.nodeSelector.pool=first');
+      assert.match(second(name), said, 'the second one would be on its pool too');
+      assert.equal(second(name, pool), '');
+      assert.match(
+        runHelm('upgrade', 'nmi', chartFolder, image).stderr,
+        /DaemonSet second-nmi runs agents on the same nodes/,
+      );
+      const excluding =
+        '--set-json=nmi.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"pool","operator":"NotIn","values":["second"]}]}]}}}';
+      run('upgrade', chartFolder, image, excluding);
+      assert.equal(second(name, pool), '');
+      assert.equal(runHelm('uninstall', 'second').status, 0);
+      run('uninstall');
+      await cluster().kubectl(['delete', 'daemonset', 'old-nmi', '--namespace=kube-system']);
     },
   );
 

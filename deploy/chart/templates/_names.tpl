@@ -224,6 +224,36 @@ is ready, and it opens its node when it ends.
 {{- end -}}
 {{- end -}}
 
+{{/* Whether all labels of the one are in the other: "true" or nothing. */}}
+{{- define "nmi.isWithin" -}}
+{{- $other := .other -}}
+{{- $missing := list -}}
+{{- range $name, $value := .labels }}{{ if ne (get $other $name) $value }}{{ $missing = append $missing $name }}{{ end }}{{ end -}}
+{{- if not $missing }}true{{ end -}}
+{{- end -}}
+
+{{/*
+There is one agent a node: a second one would find its ports taken, or take pods from the first. Two releases have nodes in
+common if nothing but a node selector tells them apart, and every label of the one is the other's too. That of
+aad-pod-identity may be there.
+*/}}
+{{- define "nmi.checkNodes" -}}
+{{- $own := .Values.nmi -}}
+{{- $selector := $own.nodeSelector | default dict -}}
+{{- range (lookup "apps/v1" "DaemonSet" .Release.Namespace "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $isOfThisChart := or (hasPrefix "entra-pod-identity-" (get $labels "helm.sh/chart")) (eq (get $labels "app.kubernetes.io/name") "entra-pod-identity") -}}
+{{- $pod := .spec.template -}}
+{{- $isAgent := and $isOfThisChart (eq (get ($pod.metadata.labels | default dict) "app.kubernetes.io/component") "nmi") -}}
+{{- if and $isAgent (ne .metadata.name (include "nmi.name" $)) (eq (toJson ($pod.spec.affinity | default dict)) (toJson ($own.affinity | default dict))) -}}
+{{- $theirs := $pod.spec.nodeSelector | default dict -}}
+{{- if or (include "nmi.isWithin" (dict "labels" $theirs "other" $selector)) (include "nmi.isWithin" (dict "labels" $selector "other" $theirs)) -}}
+{{- fail (printf "DaemonSet %s runs agents on the same nodes, and a node has one: give each release its own by nmi.nodeSelector and nmi.affinity (docs/install.md, Try it on one node pool first), or uninstall the other one" .metadata.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/*
 Whether the agents act as their own nodes: "true" or nothing. By constrained impersonation, which API servers have on by
 default from 1.36; the server then holds each agent to its node. Without a cluster, `--kube-version` says what it is.
@@ -242,6 +272,7 @@ default from 1.36; the server then holds each agent to its node. Without a clust
 {{/* What the schema cannot say in words that help. */}}
 {{- define "nmi.check" -}}
 {{- include "nmi.checkOldRelease" . }}
+{{- include "nmi.checkNodes" . }}
 {{- with .Values }}
 {{- if contains "oss/azure/aad-pod-identity" (toString .image.repository) }}
 {{- fail "image.repository names the image of aad-pod-identity; this chart runs another program: build and push deploy/Dockerfile and name that image" }}
