@@ -89,6 +89,21 @@ describe('the manifests', () => {
     assert.deepEqual(Object.keys(container?.resources.limits ?? {}), ['memory']);
   });
 
+  it('start the new agent beside the old one where both share a folder for the hand-over', async () => {
+    for (const file of ['nmi.yaml', 'nmi-split.yaml']) {
+      const daemonSet = (await load(file)).find(({ kind }) => kind === 'DaemonSet');
+      assert.ok(daemonSet !== undefined);
+      const { updateStrategy } = daemonSet.spec as {
+        readonly updateStrategy: { readonly rollingUpdate: { readonly maxSurge: number } };
+      };
+      const { volumes = [] } = await loadPodSpec(file);
+      const shares = volumes.some(
+        (each) => (each as { readonly name: string }).name === 'handover',
+      );
+      assert.equal(updateStrategy.rollingUpdate.maxSurge, shares ? 1 : 0, file);
+    }
+  });
+
   it('keep Services of the namespace out of the environment, from which options are read', async () => {
     for (const file of ['nmi.yaml', 'nmi-split.yaml', 'open-nodes.yaml']) {
       assert.equal((await loadPodSpec(file)).enableServiceLinks, false, file);
