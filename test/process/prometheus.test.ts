@@ -10,6 +10,7 @@ import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { findMissingTool } from '../support/debian-system.ts';
 import { readAlerts, readPanels, selectorsOf } from '../deploy/monitoring/queries.ts';
+import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
 import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import {
   createAzureIdentity,
@@ -62,6 +63,14 @@ async function rulesNow(prometheus: Prometheus) {
   return groups.flatMap(({ rules }) => rules);
 }
 
+/** An identity of the pod that its source refuses. @returns its client id. */
+function bindUnassigned(kube: FakeKube): string {
+  const { clientId, resourceId } = createLabIdentity('not-assigned');
+  kube.apply(createAzureIdentity({ name: 'b', clientId, resourceId }));
+  kube.apply(createAzureIdentityBinding({ name: 'b', azureIdentity: 'b', selector: 'app' }));
+  return clientId;
+}
+
 describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
   it('agree about the page, except for the two names of the replaced system', async () => {
     await using testBed = await openServices();
@@ -92,6 +101,11 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
     await testBed.untilReady();
     assert.equal((await ask(testBed.pod, tokenTarget)).status, 200);
     assert.equal((await ask(testBed.pod, `${tokenTarget}&client_id=unknown`)).status, 400);
+    const refused = bindUnassigned(testBed.kube);
+    await eventually(async () => {
+      const { text } = await ask(testBed.pod, `${tokenTarget}&client_id=${refused}`);
+      assert.match(text, /identity_not_assigned/);
+    });
     await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     await until(async () => (await query(prometheus, 'rate(nmi_requests_total[1m])')).length > 0);
 
@@ -137,12 +151,9 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
     await imds.setFaults({ closed: true });
     await raises('NmiUpstreamDown', askForAnother);
     await imds.setFaults({});
-    const another = createLabIdentity('not-assigned');
-    const { clientId, resourceId } = another;
-    kube.apply(createAzureIdentity({ name: 'b', clientId, resourceId }));
-    kube.apply(createAzureIdentityBinding({ name: 'b', azureIdentity: 'b', selector: 'app' }));
+    const clientId = bindUnassigned(kube);
     const ofAnother = () => ask(pod, `${tokenTarget}-${number++}.example&client_id=${clientId}`);
-    await raises('NmiIdentityNotAssigned', ofAnother);
+    await raises('NmiTokensRunOut', ofAnother);
     kube.apply({
       ...createAzureIdentity({ name: 'useless', clientId }),
       spec: { type: 'no number' },
