@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { json } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import type { PodExplanation } from '../../src/nmi/explain/explanation.ts';
+import type { RawObject } from '../../src/kubectl/base/object.ts';
 import { asRecord, parseRecord, stringAt } from '../../src/base/json-value.ts';
 import { eventReasonOf } from '../../src/nmi/kube/events/event.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
@@ -18,6 +19,13 @@ import { fakeResources } from '../../lab/fakes/kube/resources.ts';
 import { inMovedTime, MovedTime } from '../conformance/own-agent.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { bindPod, openEntraAgent, type EntraAgent } from '../support/entra-agent.ts';
+import {
+  createAgentPod,
+  kinds,
+  ok,
+  play,
+  type Recorded,
+} from '../kubectl/support/recorded-kubectl.ts';
 import { refusedIdentities, type RefusedIdentity } from '../support/refused-identities.ts';
 
 const minuteMs = 60_000;
@@ -60,6 +68,39 @@ function eventsOn({ kube }: EntraAgent, name: string) {
     .toSorted((one, other) => one.atWallMs - other.atWallMs);
 }
 
+/** By `kubectl nmi`, with the Events of the API server: the verdict, and whether `analyze` finds the code. */
+async function plugin({ kube }: EntraAgent, code: string) {
+  const list = (plural: string): readonly RawObject[] => {
+    const resource = fakeResources.find((each) => each.plural === plural);
+    return resource === undefined ? [] : kube.store.list(resource);
+  };
+  // As `/api/v1` has them.
+  const events = list('events').map((event) => ({
+    ...event,
+    involvedObject: event['regarding'],
+    reportingComponent: event['reportingController'],
+    message: event['note'],
+  }));
+  const recorded: Recorded = {
+    wallMs: Date.now(),
+    objects: {
+      pods: [...list('pods'), createAgentPod('node-1')],
+      [kinds.identities]: list('azureidentities'),
+      [kinds.bindings]: list('azureidentitybindings'),
+      events,
+    },
+    other: () => ok('yes\n'),
+  };
+  const explained = await play(['explain', 'pod', 'p', '-n', 'default', '-o', 'json'], recorded);
+  const { verdict, summary } = JSON.parse(explained.stdout) as {
+    verdict: string;
+    summary: string;
+  };
+  const analyzed = await play(['analyze', '-n', 'default'], recorded);
+  const isFound = analyzed.stdout.includes(`: ${code}\n`);
+  return `${verdict} ${explained.code}, ${isFound ? 'found' : 'not found'} ${analyzed.code}: ${summary}`;
+}
+
 async function explain(socketPath: string) {
   const asked = request({ socketPath, path: '/explain?pod=default%2Fp' }).end();
   const [response] = (await once(asked, 'response')) as [IncomingMessage];
@@ -95,6 +136,8 @@ describe('an identity that its source begins to refuse', () => {
       assert.deepEqual(await metricsOf(agent, name), []);
       const healthy = await explain(socket);
       assert.deepEqual([healthy.outcome?.kind, healthy.findings], ['granted', []]);
+      const granted = /^granted 0, not found 0: /;
+      assert.match(await plugin(agent, reason), granted);
 
       row.refuse(agent);
       time.pass(lifeMs - 3 * minuteMs);
@@ -110,6 +153,9 @@ describe('an identity that its source begins to refuse', () => {
       const lastsMs = Date.parse(until) - Date.now();
       assert.ok(lastsMs > 0 && lastsMs <= lifeMs, `${until}: ${lastsMs} ms`);
 
+      const gets = `refused 1, found 1: gets 400 ${reason}`;
+      const forNew = `${gets} for new tokens; cached ones are valid until ${until}`;
+      assert.equal(await plugin(agent, reason), forNew);
       const lasting = await explain(socket);
       assert.ok(lasting.outcome?.kind === 'granted');
       assert.equal(lasting.outcome.until?.refusal.reason, reason);
@@ -127,6 +173,11 @@ describe('an identity that its source begins to refuse', () => {
       const refused = await fetchFor(agent);
       assert.ok(refused.status >= 400, refused.text);
       assert.equal(eventsOn(agent, name).at(-1)?.type, 'Warning');
+      const pending = 'not-ready 1, not found 0: gets 503 federation_pending: not yet';
+      // The Event of the pod is written after the answer.
+      await eventually(async () => {
+        assert.equal(await plugin(agent, reason), refused.status === 503 ? pending : gets);
+      }, 10_000);
       const { outcome } = await explain(socket);
       assert.ok(outcome?.kind === 'refused');
       const [spent = ''] = await metricsOf(agent, name);
@@ -139,6 +190,7 @@ describe('an identity that its source begins to refuse', () => {
         const last = eventsOn(agent, name).at(-1);
         assert.deepEqual([last?.type, last?.reason], ['Normal', 'IdentityAccepted']);
       }, 10_000);
+      assert.match(await plugin(agent, reason), granted);
       const repaired = await explain(socket);
       assert.ok(repaired.outcome?.kind === 'granted');
       assert.deepEqual([repaired.outcome.until, repaired.findings], [undefined, []]);

@@ -39,6 +39,8 @@ export interface Recorded {
   /** What kubectl prints at every read. */
   readonly unreachable?: string;
   readonly onSleep?: () => void;
+  /** Default: `nowWallMs`. */
+  readonly wallMs?: number;
   /** The user has pressed Ctrl-C. */
   readonly isInterrupted?: boolean;
 }
@@ -57,7 +59,7 @@ export interface Played {
 }
 
 export async function play(words: readonly string[], recorded: Recorded = {}): Promise<Played> {
-  let [stdout, stderr, wallMs] = ['', '', nowWallMs];
+  let [stdout, stderr, wallMs] = ['', '', recorded.wallMs ?? nowWallMs];
   const calls: string[][] = [];
   const inputs: string[] = [];
   const outliving: string[][] = [];
