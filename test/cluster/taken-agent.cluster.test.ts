@@ -329,6 +329,9 @@ describeOnEveryVersion('a taken agent', (cluster) => {
       // As the API server marks who has a client certificate.
       'impersonate-extra-authentication.kubernetes.io%2Fcredential-id': 'X509SHA256=0',
     };
+    const reviews = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
+    const { status: review } = await cluster().admin.expect('POST', reviews, {});
+    assert.match(JSON.stringify(review), /credential-id":\["X509SHA256=/, 'of the administrator');
     const messages: string[] = [];
     const statusOf = async ({ method, path, body }: Attempt): Promise<number> => {
       const request = cluster().admin.request(method, `${path}?dryRun=All`, body, { headers });

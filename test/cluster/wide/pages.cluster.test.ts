@@ -38,7 +38,7 @@ const oldManifest = join(old.programs ?? '', 'deploy/infra/managed-mode-deployme
 
 const [image = '', archive = ''] = shellBlocksOf(install, 'Build the image');
 const [installRelease = ''] = shellBlocksOf(install, 'Install a release');
-const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
+const [installByHelm = '', takeOver = ''] = shellBlocksOf(install, 'Install with Helm');
 const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
 const [canary = '', canaryEnd = ''] = shellBlocksOf(install, 'Try it on one node pool first');
 const [update = '', fullNodes = ''] = shellBlocksOf(install, 'Updates');
@@ -187,8 +187,17 @@ describeOnNewestVersion('the README', (cluster) => {
     // Its result is checked in release.image.test.ts, which types the next one too.
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
     assert.deepEqual(allShellBlocks(install), [
-      ...[image, archive, installRelease, installByHelm, installByKubectl, canary, canaryEnd],
-      ...[update, fullNodes, bootGuard, uninstallByHelm, uninstallByKubectl, openLater],
+      ...[image, archive, installRelease, installByHelm, takeOver, installByKubectl],
+      ...[
+        canary,
+        canaryEnd,
+        update,
+        fullNodes,
+        bootGuard,
+        uninstallByHelm,
+        uninstallByKubectl,
+        openLater,
+      ],
     ]);
     const switches = [fromChart, fromManifest, toChart, toManifest];
     assert.deepEqual(allShellBlocks(upgradePage), switches);
@@ -263,6 +272,19 @@ describeOnNewestVersion('the README', (cluster) => {
     await type(lines.slice(0, 2).join('\n'));
     await assertOpener('kube-system/nmi');
     await type(lines.slice(2).join('\n'));
+    await assertNothingLeft();
+  });
+
+  it('takes over by helm what kubectl installed', { skip }, async () => {
+    await type(installByKubectl);
+    await assert.rejects(type(installByHelm), /cannot be imported into the current release/);
+    const uid = await uidOf('kube-system/nmi');
+    assert.match(await type(takeOver), /successfully rolled out/);
+    assert.equal((await containersOf('kube-system/nmi')).length, 2);
+    await assertAgent('kube-system/nmi');
+    assert.equal(await uidOf('kube-system/nmi'), uid);
+    assert.match(await type(update), /successfully rolled out/);
+    await type(uninstallByHelm);
     await assertNothingLeft();
   });
 
