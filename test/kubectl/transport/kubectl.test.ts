@@ -190,13 +190,13 @@ describe('reading by kubectl', () => {
   });
 
   it('gives no flag where kubectl takes the account of its pod: any would make it take none', async () => {
-    const pod = { KUBERNETES_SERVICE_HOST: '10.0.0.1', HOME: '/home/me' };
+    const pod = { KUBERNETES_SERVICE_HOST: '10.0.0.1', HOME: '/me' };
     const namespaceFile = '/var/run/secrets/kubernetes.io/serviceaccount/namespace';
     for (const [environment, files, given, flags, namespace] of [
       [pod, { [namespaceFile]: 'jobs\n' }, {}, [], 'jobs'],
       [{ ...pod, POD_NAMESPACE: 'own' }, { [namespaceFile]: 'jobs' }, {}, [], 'own'],
       [pod, {}, {}, [], 'default'],
-      [pod, { '/home/me/.kube/config': 'a: b' }, {}, ['--request-timeout=15s'], 'default'],
+      [pod, { '/me/.kube/config': 'a: b' }, {}, ['--request-timeout=15s'], 'default'],
       [{ ...pod, KUBECONFIG: '/a:/b' }, { '/b': 'a: b' }, {}, ['--request-timeout=15s'], 'default'],
       [{ ...pod, KUBECONFIG: '/a:/b' }, { '/b': ' ' }, {}, [], 'default'],
       [pod, {}, { kubeconfig: '/c' }, ['--kubeconfig=/c', '--request-timeout=15s'], 'default'],
