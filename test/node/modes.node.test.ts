@@ -36,6 +36,15 @@ const nodeSystem = provideNodeSystem();
 const byIptables = { redirect: 'iptables' };
 /** A minute in the long run. */
 const absentMs = process.env['TEST_SIZE'] === 'long' ? 60_000 : 15_000;
+/** Three minutes in the long run; three failed probes make an agent unready after 15 s at most. */
+const neverReadyMs = process.env['TEST_SIZE'] === 'long' ? 180_000 : 25_000;
+/** Of the documentation: the node drops what goes there. */
+const silentServer = '192.0.2.1';
+/** Releases whose agent does not get ready, while its container `redirect` does. */
+const badReleases = {
+  'cannot start': { args: ['--no-such-flag'] },
+  'has a silent API server': { env: [{ name: 'KUBERNETES_SERVICE_HOST', value: silentServer }] },
+} as const;
 const killAndAwait = `
   killed=$(pgrep --full "$1") && kill -KILL $killed || exit
   for look in $(seq 800); do
@@ -185,6 +194,51 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     }
   }
 
+  /** The agent's pod, and since when it is ready. */
+  async function servingAgent(): Promise<string> {
+    const name = await agentPod(node);
+    const ready = '{.metadata.uid} {.status.conditions[?(@.type=="Ready")]}';
+    return node.kubectl(['get', 'pod', name, ...agent, `--output=jsonpath=${ready}`]);
+  }
+
+  function itOutlasts(mode: Mode, releases: readonly (keyof typeof badReleases)[]): void {
+    for (const release of releases) {
+      it(`refuses no request beside a release whose agent ${release}, when that is undone, and in an update right after`, async (t) => {
+        await untilRolledOut(node);
+        await node.machine.run([
+          'iptables',
+          '-w',
+          '-I',
+          'OUTPUT',
+          '-d',
+          silentServer,
+          '-j',
+          'DROP',
+        ]);
+        const old = await servingAgent();
+        assert.match(old, /"status":"True"/);
+        const container = { name: 'nmi', ...badReleases[release] };
+        const change = { spec: { template: { spec: { containers: [container] } } } };
+        const daemonSet = ['daemonset/nmi', ...agent];
+        const report = await load.during(async () => {
+          await node.kubectl(['patch', ...daemonSet, '--patch', JSON.stringify(change)]);
+          await delay(neverReadyMs);
+          await node.kubectl(['rollout', 'undo', ...daemonSet]);
+          await untilRolledOut(node);
+          assert.equal(await servingAgent(), old);
+          await node.kubectl(['rollout', 'restart', ...daemonSet]);
+          await untilRolledOut(node);
+        });
+        t.diagnostic(describeLoad(report));
+        assert.notEqual(await servingAgent(), old);
+        assertClosed(report, mode === 'ebpf' ? ['app'] : ['node']);
+        assertIndependent(report);
+        const outcomes = Object.keys({ ...report.bound.outcomes, ...report.unbound.outcomes });
+        assert.deepEqual(outcomes.sort(), ['200 app', '400'], describeLoad(report));
+      });
+    }
+  }
+
   async function assertExplains(mode: Mode): Promise<void> {
     for (const pod of ['burstable', 'static-node-1']) {
       const explained = await inAgent(node, 'nmi', 'explain', `--pod=default/${pod}`);
@@ -254,6 +308,8 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
     });
 
+    itOutlasts('ebpf', ['cannot start', 'has a silent API server']);
+
     it('explains itself by kubectl exec', () => assertExplains('ebpf'));
 
     it('answers every verb of kubectl nmi that reads a cluster', async (t) => {
@@ -286,6 +342,12 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     });
 
     itStaysClosed('iptables');
+
+    it('starts the next agent beside the old one again, once the redirect stays the same', async () => {
+      await installChart(node, { ...byIptables, podAnnotations: { upgrade: '3' } });
+    });
+
+    itOutlasts('iptables', ['cannot start']);
 
     it('explains itself by kubectl exec', () => assertExplains('iptables'));
   });
