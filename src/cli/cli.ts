@@ -79,7 +79,7 @@ function findStray(name: string, verb: Verb, rest: readonly string[]): string | 
 }
 
 function unknownWord(word: string, known: object): string {
-  const near = nearest(word, Object.keys(known), 2);
+  const near = nearest(word, Object.keys(known));
   const hint = near === undefined ? '' : `; did you mean "${near}"?`;
   return `unknown verb or word "${word}"${hint}`;
 }
@@ -93,7 +93,7 @@ function findUnknownFlag(
   if (name === 'run' || name === 'redirect') return undefined;
   const unknown = Object.keys(flags).find((flag) => !Object.hasOwn(verb.flags, flag));
   if (unknown === undefined) return undefined;
-  const near = nearest(unknown, Object.keys(verb.flags), 3);
+  const near = nearest(unknown, Object.keys(verb.flags));
   const hint = near === undefined ? '' : `; did you mean --${near}?`;
   return `unknown flag --${unknown}${hint}`;
 }

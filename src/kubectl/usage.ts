@@ -50,10 +50,10 @@ function describeUnknown(
     const verbs = [...help.matchAll(new RegExp(`^ +${verb} ([a-z-]+)`, 'gm'))].map(
       ([, name = '']) => name,
     );
-    return withHint(`unknown verb ${word}`, nearest(word, verbs, 2));
+    return withHint(`unknown verb ${word}`, nearest(word, verbs));
   }
   const known = [...help.matchAll(/(?<=^|\s)--?[a-zA-Z][\w-]*/g)].map(([each]) => each);
-  return withHint(`unknown flag ${flag}`, nearest(flag, known, flag.length < 4 ? 0 : 2));
+  return withHint(`unknown flag ${flag}`, nearest(flag, known));
 }
 
 /** Only flags have them. @param choices as yargs prints them: each in quotes. */
@@ -61,5 +61,5 @@ function describeChoice(argument: string, given: string, choices: string): strin
   const known = [...choices.matchAll(/"([^"]*)"/g)].map(([, each = '']) => each);
   const list = new Intl.ListFormat('en-GB', { type: 'disjunction' }).format(known);
   const problem = `--${argument} is "${given}", and takes ${list}`;
-  return withHint(problem, nearest(given, known, given.length / 3));
+  return withHint(problem, nearest(given, known));
 }

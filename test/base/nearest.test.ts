@@ -2,14 +2,31 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { nearest } from '../../src/base/nearest.ts';
 
-it('finds the name with the fewest insertions, deletions and replacements', () => {
+it('finds the name with the fewest letters added, left out, replaced or swapped', () => {
   assert.equal(nearest('kitten', ['sitting', 'kitchen', 'mitten']), 'mitten');
-  assert.equal(nearest('kitten', ['sitting'], 3), 'sitting');
-  assert.equal(nearest('kitten', ['sitting'], 2), undefined);
-  assert.equal(nearest('', ['ab'], 2), 'ab');
-  assert.equal(nearest('abcd', ['bcd'], 0), undefined, 'a deletion counts');
-  assert.equal(nearest('', ['ab'], 1), undefined);
-  assert.equal(nearest('ab', [''], 2), '');
-  assert.equal(nearest('ab🦀', ['ab'], 1), 'ab', 'a letter of two code units is one edit');
-  assert.equal(nearest('ab', []), undefined);
+  assert.equal(nearest('kitten', ['sitting']), undefined, 'three of six');
+  assert.equal(nearest('kitten', ['kitchen']), 'kitchen');
+  assert.equal(nearest('abcdef', ['bcdf']), 'bcdf');
+  assert.equal(nearest('ab🦀', ['ab']), 'ab', 'a letter of two code units is one edit');
+  assert.equal(nearest('abc', []), undefined);
+  assert.equal(nearest('', ['']), '');
+});
+
+it('is no name that nobody means', () => {
+  const among = ['web', 'api', 'checkout-worker', 'ui'];
+  for (const [wrong, meant] of [
+    ['wbe', 'web'],
+    ['ewb', 'web'],
+    ['wxb', 'web'],
+    ['wxy', undefined],
+    ['bew', undefined],
+    ['db', undefined],
+    ['xi', undefined],
+    ['cehckout-wroker', 'checkout-worker'],
+    ['checkouts', undefined],
+    ['older-checkout-worker', undefined],
+    ['my-checkout-worker', 'checkout-worker'],
+  ] as const) {
+    assert.equal(nearest(wrong, among), meant, wrong);
+  }
 });

@@ -1,6 +1,7 @@
 /** Identities with the bindings that name them, and the pods of these. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
+import { nearest } from '../../base/nearest.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { failedError } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
@@ -31,9 +32,12 @@ export async function findIdentity(
   const bound = await readBound(kubectl, namespace);
   const identity = bound.identities.find((each) => nameOf(each) === name);
   if (identity === undefined) {
+    const meant = nearest(name, bound.identities.map(nameOf));
     throw failedError(
       `namespace ${namespace} has no AzureIdentity ${name}`,
-      `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id …`,
+      meant === undefined
+        ? `List those of the namespace: kubectl nmi identity list -n ${namespace}`
+        : `Did you mean ${meant}?`,
     );
   }
   return { identity, pods: usesIn(bound)(identity).pods };

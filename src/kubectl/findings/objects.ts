@@ -1,5 +1,4 @@
 /** Mistakes in the objects themselves, independent of pods. */
-import { stringAt } from '../../base/json-value.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
@@ -12,7 +11,7 @@ import {
 import { nearIdentities } from '../../nmi/diagnosis/pod.ts';
 import { nearestIn } from '../../nmi/grants/near-names.ts';
 import { parseBinding, parseIdentity } from '../../nmi/kube/watch/parse.ts';
-import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import { labelsOf, nameOf, namespaceOf, titleOf, type RawObject } from '../base/object.ts';
 import { hasEnded, hasExceptedLabel, podLabelsOf, type PodContext } from './pods.ts';
 import { findingsOfStatus } from './status.ts';
 import { lacksNode } from './variants.ts';
@@ -58,7 +57,7 @@ function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Fi
       createFinding('identity_unbound', {
         object,
         text: `${text} AzureIdentityBinding ${fullName(elsewhere)} does, and uses only identities of namespace ${namespace}.`,
-        fix: `Create it in namespace ${namespace}, if that may use it: kubectl nmi identity add ${ref.name} -n ${namespace} --client-id ${stringAt(specOf(raw), 'clientID') || 'ID'} --apply`,
+        fix: `Bind it in its own namespace, or have the owners of namespace ${namespace} create theirs.`,
       }),
     ];
   });

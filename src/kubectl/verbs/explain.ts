@@ -258,7 +258,7 @@ async function noSuch(
 ): Promise<PluginError> {
   const namespace = await namespaceFor(context);
   await refuseUnknownNamespace(context, namespace);
-  const near = nearest(name, among.map(nameOf), Math.max(2, name.length / 3));
+  const near = nearest(name, among.map(nameOf));
   const list = `List them: kubectl -n ${namespace} get ${kind.toLowerCase()}s`;
   const meant = near === undefined ? list : `Did you mean ${near}?`;
   return failedError(`namespace ${namespace} has no ${kind} ${name}${more}`, step ?? meant);

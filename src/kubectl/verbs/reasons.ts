@@ -42,7 +42,7 @@ function reasons(context: VerbContext, code: string | undefined): ExitCode {
 }
 
 function unknownCode(code: string): PluginError {
-  const near = nearest(code, allCodes, code.length / 3);
+  const near = nearest(code, allCodes);
   return usageError(
     `no reason or finding has the code ${code}`,
     near === undefined ? 'List them: kubectl nmi reasons' : `Did you mean ${near}?`,

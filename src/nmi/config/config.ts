@@ -143,9 +143,8 @@ function withDashes(spelling: string): string {
   return spelling.length === 1 ? `-${spelling}` : `--${spelling}`;
 }
 
-/** Suggests only likely typing errors: at most a third of the letters. */
 function suggestFlag(spelling: string): string {
-  const found = nearest(spelling, flagNames, spelling.length / 3);
+  const found = nearest(spelling, flagNames);
   return found === undefined ? '' : `; did you mean ${withDashes(found)}?`;
 }
 
@@ -156,7 +155,10 @@ function unknownVariables(environment: Environment): string[] {
   return Object.entries(environment)
     .filter(([name, text]) => name.startsWith('NMI_') && !variableNames.has(name) && text !== '')
     .filter(([name, text = '']) => !isServiceLink(name, text))
-    .map(([name]) => `${name} is unknown; the nearest is ${nearest(name, ownNames) ?? ''}`);
+    .map(([name]) => {
+      const found = nearest(name, ownNames);
+      return `${name} is unknown${found === undefined ? '' : `; did you mean ${found}?`}`;
+    });
 }
 
 /** A variable that Kubernetes sets in pods for a Service named `nmi` or `nmi-…`. */

@@ -81,18 +81,10 @@ describe('objects', () => {
       unbound.text,
       /Binding shop\/orders does, and uses only identities of namespace shop/,
     );
-    assert.match(
+    // The name may be a typo of that namespace, which may be that of another team.
+    assert.equal(
       unbound.fix,
-      new RegExp(
-        `^Create it in namespace shop, .* identity add shared -n shop --client-id ${clientA} `,
-      ),
-    );
-    const withoutId = [createIdentity('shared', {}, platform)];
-    assert.match(
-      examine({ identities: withoutId, bindings, scope: undefined })
-        .map(({ fix }) => fix)
-        .join('\n'),
-      / identity add shared -n shop --client-id ID --apply/,
+      'Bind it in its own namespace, or have the owners of namespace shop create theirs.',
     );
   });
 

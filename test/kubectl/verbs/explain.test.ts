@@ -180,6 +180,7 @@ describe('kubectl nmi explain pod', () => {
       'error: namespace shop has no pod api; there is a Deployment of that name\nName one of its pods: api-1\n',
     );
     assert.match((await play(['explain', 'pod', 'wbe'], testBed)).stderr, /Did you mean web\?/);
+    assert.doesNotMatch((await play(['explain', 'pod', 'wxy'], testBed)).stderr, /Did you mean/);
     assert.match(
       (await play(['explain', 'pod', 'something'], testBed)).stderr,
       /kubectl -n shop get pods/,

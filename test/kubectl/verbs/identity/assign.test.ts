@@ -140,7 +140,12 @@ describe('kubectl nmi identity assign', () => {
   it('finds no identity with another name', async () => {
     const { code, stderr } = await play(['identity', 'assign', 'none'], testBedOf());
     assert.equal(code, 1);
-    assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
+    assert.match(
+      stderr,
+      /has no AzureIdentity none\nList those .*: kubectl nmi identity list -n shop\n/,
+    );
+    const slip = await play(['identity', 'assign', 'ordrs'], testBedOf());
+    assert.match(slip.stderr, /has no AzureIdentity ordrs\nDid you mean orders\?\n/);
   });
 
   it('assigns to no machine that Karpenter made, which is gone tomorrow', async () => {
