@@ -170,9 +170,11 @@ export const answerCodes = {
     check: '`kubectl nmi explain pod POD` lists the identities of the pod.',
   },
   identity_not_assigned: {
-    means: 'Azure has not assigned the identity to the scale set of the node.',
+    means:
+      'Azure has not assigned the identity to the scale set of the node, or spec.clientID is no client id.',
     fix: 'Assign it: kubectl nmi identity assign IDENTITY shows the az lines for every node pool. On nodes that Karpenter makes, use type 3, and no chain that begins with a managed identity.',
-    check: '`az vmss identity show` for the scale set of the node.',
+    check:
+      '`az vmss identity show` for the scale set of the node; `az identity list` for client ids. The object id, in the portal beside it, is none.',
   },
   resource_not_allowed: {
     means: 'The AzureIdentity is limited to resources, and the requested one is not among them.',

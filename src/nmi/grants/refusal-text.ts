@@ -11,6 +11,7 @@ import type { ChoiceRefusal } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
 import { printable, printableList } from '../../base/printable.ts';
 import type { SourceFailure } from '../sources/source.ts';
+import { legsOf } from '../sources/upstream-identity.ts';
 
 /** What is wrong, and what to do about it. Every teller uses these words. */
 export interface Words {
@@ -291,9 +292,14 @@ export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Wor
     case 'identity_not_assigned': {
       if (identity === undefined) return { text: description };
       const first = upstream.kind === 'entra' ? 'The managed identity of ' : '';
+      // Azure knows neither an identity that is not assigned nor an object id in the place of a client id.
+      const isByClientId = legsOf(upstream)[0].kind === 'client_id';
+      const orCorrect = isByClientId
+        ? '; or correct spec.clientID, if it is no client id but an object id'
+        : '';
       return notFound(
         `${first}${whose(identity, pod)} is not assigned to this node.`,
-        `Assign it: kubectl nmi identity assign ${identity.name} -n ${identity.namespace} shows the az lines for every node pool.`,
+        `Assign it: kubectl nmi identity assign ${identity.name} -n ${identity.namespace} shows the az lines for every node pool${orCorrect}.`,
       );
     }
     case 'upstream_refused':

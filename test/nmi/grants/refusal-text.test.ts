@@ -330,7 +330,8 @@ describe('a failure of the upstream', () => {
       render({ reason: 'identity_not_assigned' }).text,
       /Assign it: kubectl nmi identity assign \S+ -n default shows the az lines/,
     );
-    const upstream = { kind: 'entra' } as Granted['upstream'];
+    const secret = { kind: 'secret' };
+    const upstream = { kind: 'entra', credential: secret } as Granted['upstream'];
     const beginnings = [{}, { upstream }].map(
       (over) =>
         /^.*?default\/i/.exec(render({ reason: 'identity_not_assigned' }, { over }).text)?.[0],
@@ -339,6 +340,17 @@ describe('a failure of the upstream', () => {
       'Identity not found: AzureIdentity default/i',
       'Identity not found: The managed identity of AzureIdentity default/i',
     ]);
+    const answerTo = (over: Partial<Granted>) =>
+      render({ reason: 'identity_not_assigned' }, { over }).text;
+    const mistaken = /; or correct spec\.clientID, if it is no client id but an object id\.$/;
+    const first = { kind: 'client_id', value: 'c' } as const;
+    const credential = { kind: 'chained', assertedBy: first, audience: 'a' };
+    assert.match(answerTo({ upstream: first }), mistaken);
+    assert.match(
+      answerTo({ upstream: { kind: 'entra', credential } as Granted['upstream'] }),
+      mistaken,
+    );
+    assert.doesNotMatch(answerTo({ upstream: { kind: 'resource_id', value: 'r' } }), /clientID/);
     const upstreams = render({ reason: 'identity_not_assigned', error: 'own', retryAfterS: 9 });
     assert.equal(upstreams.retryAfterS, undefined, 'no wait assigns it');
     assert.ok(!upstreams.body.includes('"own"'));
