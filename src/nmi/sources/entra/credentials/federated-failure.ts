@@ -36,7 +36,7 @@ export function failureOfToken(
       );
     case 'forbidden':
       return invalid(
-        `The agent may not have a token of ${account}. Allow its own service account to create serviceaccounts/token, and see that no admission policy denies it`,
+        `The agent may not have a token of ${account}. Its own service account has to have the right to create serviceaccounts/token: set rbac.allowFederation=true of the chart, and if rbac.federationNamespaces is set, add ${printable(serviceAccount.namespace)}. Or an admission policy denies it`,
         outcome.said,
       );
     case 'refused':

@@ -15,7 +15,7 @@ describe('an assertion that the API server does not issue', () => {
       403,
       'FORBIDDEN',
       'credential_invalid',
-      /create serviceaccounts\/token.* API server: no such thing\?$/,
+      /create serviceaccounts\/token: set rbac\.allowFederation=true of the chart, and if rbac\.federationNamespaces is set, add ns\. .* API server: no such thing\?$/,
     ],
     [
       422,
