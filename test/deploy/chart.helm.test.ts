@@ -14,6 +14,7 @@ import { renderManifests } from '../../scripts/manifests.ts';
 import { parseConfig, type Config } from '../../src/nmi/config/config.ts';
 import { mapLayout } from '../../src/redirect/ebpf/settings.ts';
 import { provideCluster, provideHelm } from '../cluster/support/binaries.ts';
+import { allShellBlocks } from '../cluster/support/page-commands.ts';
 import {
   agentOf,
   daemonSetOf,
@@ -314,6 +315,20 @@ describe('the chart', { skip }, () => {
         assert.equal(template.metadata.labels[name], value);
       }
     }
+  });
+
+  it('gives the agents by the commands of the README the right that its example needs', async () => {
+    const readme = await readFile(join(chartFolder, '../../README.md'), 'utf8');
+    assert.match(readme, /^ {2}type: 3 /m);
+    const flags = allShellBlocks(readme)
+      .flatMap((block) => [...block.matchAll(/^helm upgrade .*/gm)])
+      .flatMap(([line]) => [...line.matchAll(/--set \S+/g)])
+      .flatMap(([words]) => words.split(' '));
+    const roles = objectsOf(renderChart({ helm, flags })).filter(({ kind, ...object }) => {
+      const text = JSON.stringify(object);
+      return kind === 'ClusterRole' && text.includes('serviceaccounts/token');
+    });
+    assert.equal(roles.length, 1);
   });
 
   it('guards the boot by a DaemonSet of its own, and shows the agent no folder of the host for it', () => {
