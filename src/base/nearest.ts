@@ -15,7 +15,7 @@ function countEdits(from: readonly string[], to: readonly string[]): number {
   for (const [position, letter] of from.entries()) {
     const row = [position + 1];
     for (const [index, other] of to.entries()) {
-      const isSwap = index > 0 && letter === to[index - 1] && from[position - 1] === other;
+      const isSwap = letter === to[index - 1] && from[position - 1] === other;
       row.push(
         Math.min(
           at(last, index) + (letter === other ? 0 : 1),
