@@ -19,7 +19,7 @@ export function redactText(text: string): string {
 /** A JSON web token. */
 function withoutToken(word: string): string {
   const at = word.indexOf('eyJ');
-  return at >= 0 && word.indexOf('.', at + 8) > 0 ? word.slice(0, at) + removed : word;
+  return at >= 0 && word.includes('.', at + 8) ? word.slice(0, at) + removed : word;
 }
 
 /** User and password of a URL, as of a proxy; the scheme may be left out. */

@@ -16,7 +16,10 @@ describe('a dump', () => {
       assert.match(clean, /\(removed\)/, text);
       assert.doesNotMatch(clean, /eyJ|hunter2|abcdefgh/, text);
     }
-    assert.equal(redactText('reason binding_missing'), 'reason binding_missing');
+    for (const text of ['reason binding_missing', 'eyJ.txt', 'eyJhbGci']) {
+      assert.equal(redactText(text), text);
+    }
+    assert.equal(redactText(`a.${jwt}`), 'a.(removed)');
   });
 
   it('has no user and no password of a URL, such as that of a proxy', () => {
@@ -24,6 +27,8 @@ describe('a dump', () => {
       ['http://bob:s3cret@proxy:3128', 'http://(removed)@proxy:3128'],
       ['dial "https://tok@h/a", next', 'dial "https://(removed)@h/a", next'],
       ['https://bob:p@s/s#w@proxy:3128', 'https://(removed)@proxy:3128'],
+      ['://bob:s3cret@proxy', '://(removed)@proxy'],
+      ['://tok@proxy', '://(removed)@proxy'],
       ['bob:s3cret@proxy:3128', '(removed)@proxy:3128'],
       ['--https-proxy=bob:s3=cret@proxy', '--https-proxy=(removed)@proxy'],
       ['--https-proxy=http://bob:s3cret@proxy', '--https-proxy=http://(removed)@proxy'],
@@ -33,6 +38,7 @@ describe('a dump', () => {
     }
     for (const text of [
       'https://proxy:3128/a',
+      'https://@proxy',
       'registry/nmi:1.0@sha256:0a1b',
       'docker-pullable://registry/nmi@sha256:0a1b',
       'mail to ann@example.org',

@@ -38,7 +38,7 @@ export interface Recorded {
   readonly currentNamespace?: string;
   /** What kubectl prints at every read. */
   readonly unreachable?: string;
-  readonly onSleep?: () => void;
+  readonly onSleep?: (ms: number) => void;
   /** Default: `nowWallMs`. */
   readonly wallMs?: number;
   /** The user has pressed Ctrl-C. */
@@ -84,7 +84,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
     wallMs: () => wallMs,
     sleep: (ms) => {
       wallMs += ms;
-      recorded.onSleep?.();
+      recorded.onSleep?.(ms);
       return Promise.resolve();
     },
     stop: recorded.isInterrupted === true ? AbortSignal.abort() : new AbortController().signal,

@@ -93,8 +93,12 @@ describe('kubectl nmi identity revoke', () => {
 
   it('waits for the next second if the object has the present one already', async () => {
     const spec = { type: 0, clientID: clientA, notBefore: '2026-11-27T06:00:00Z' };
-    const { code, calls } = await play([...words, '--apply'], serverOf({ spec }));
-    assert.equal(code, 0);
+    const sleeps: number[] = [];
+    const { code, calls } = await play([...words, '--apply'], {
+      ...serverOf({ spec }),
+      onSleep: (ms) => sleeps.push(ms),
+    });
+    assert.deepEqual([code, sleeps], [0, [1000]]);
     assert.ok(calls[1]?.includes(patchOf('2026-11-27T06:00:01Z')), calls.join('\n'));
     const earlier = { ...spec, notBefore: '2026-11-27T05:59:59Z' };
     const later = await play([...words, '--apply'], serverOf({ spec: earlier }));
