@@ -56,7 +56,11 @@ export async function readPodSnapshot(
   // It may be a Windows node.
   const isBare = agents?.length === 0 && name !== '';
   const node = isBare ? await access.kubectl.get('nodes', '', name) : undefined;
-  const found = node && valueOrUnread(node, `get node ${name}`, losses.nodes, unread);
+  const isGone = node?.ok === false && node.failure.kind === 'not-found';
+  const found =
+    node === undefined || isGone
+      ? undefined
+      : valueOrUnread(node, `get node ${name}`, losses.nodes, unread);
   return {
     ...alone,
     identities: withOthers(identityResources.identities, identities),

@@ -84,8 +84,11 @@ describe('reading for one pod', () => {
     assert.deepEqual(await codesOf(), ['pod_on_windows']);
     const forbidden = { nodes: 'everywhere' } as const;
     assert.deepEqual(await codesOf({ forbidden }), ['agent_missing']);
-    const { unread } = await explain({ ...recorded, forbidden });
-    assert.ok(unread.some(({ loses }) => loses === 'nodes'));
+    const losesNodes = async (changes: Recorded) =>
+      (await explain({ ...recorded, ...changes })).unread.some(({ loses }) => loses === 'nodes');
+    assert.equal(await losesNodes({ forbidden }), true);
+    const gone = boundTestBed({ pods: [createPod('web', bound)], nodes: [] });
+    assert.equal(await losesNodes(gone), false, 'the pod has outlived its node');
   });
 
   it('uses the options of a verified agent alone, and of one that cannot be verified', async () => {

@@ -96,6 +96,16 @@ describe('what a verdict does not know', () => {
     const selector = { kind: 'client_id', value: clientA } as const;
     const hidden = from([{ name, valueFrom: { secretKeyRef: ref } }]);
     assert.deepEqual(lost(hidden, { selector, resource: undefined }), [], 'the user names one');
+    const { spec } = hidden as { spec: object };
+    const use = { 'azure.workload.identity/use': 'true' };
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'x', { podLabels: { app: 'addon' } }),
+    ];
+    for (const labels of [{ ...bound.labels, ...use }, { app: 'addon' }]) {
+      const { verdict, unread } = assess(createPod('web', { labels, spec }), { exceptions });
+      assert.equal(verdict.kind, 'granted');
+      assert.ok(!unread.some(({ loses }) => loses.includes(name)));
+    }
   });
 
   it('is that of the identity which the request gets', () => {
