@@ -46,7 +46,9 @@ describe('the mode that auto chooses', { skip }, async () => {
     const before = await space.run('iptables-nft-save');
     verify({});
     assert.equal(await space.run('iptables-nft-save'), before);
-    assert.equal((await space.run('cat /proc/net/ip_tables_names')).trim(), '');
+    // Not there without legacy tables in the kernel.
+    const tables = await space.run('cat /proc/net/ip_tables_names').catch(() => '');
+    assert.equal(tables.trim(), '');
     assert.equal((await space.run('ip -o link')).trim().split('\n').length, 1);
   });
 

@@ -15,12 +15,18 @@ import { defaultTarget } from '../../src/redirect/target.ts';
 import { whyNoBpfTests } from './cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from './ebpf-test-bed.ts';
 import { inSlices, modesUnderTest, openCrowd, type Crowd } from './mode-test-bed.ts';
-import { sweepDeadNamespaces, whyNoKernelTests, type Script } from './namespaces.ts';
+import {
+  sweepDeadNamespaces,
+  whyNoKernelTests,
+  whyNoLegacyTables,
+  type Script,
+} from './namespaces.ts';
 
 const skip =
   (await whyNoKernelTests('iptables-nft-save', 'iptables-legacy-save', 'nsenter', 'cc')) ||
   whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
+const hasLegacy = skip === false && (await whyNoLegacyTables()) === false;
 
 const crowdSize = 200;
 const dial = `dial ${defaultTarget.metadataIp} 80`;
@@ -48,7 +54,7 @@ describe('every redirect', { skip }, () => {
     hostPod = testBed.client(testBed.node, 'podhost/c1');
     await testBed.startCloud();
     // Listing a table of legacy iptables creates it: create it before the state is recorded.
-    for (const backend of ['nft', 'legacy'])
+    for (const backend of hasLegacy ? ['nft', 'legacy'] : ['nft'])
       await testBed.node.run(`iptables-${backend} -t nat -S`);
     pristine = await nodeState();
   });
@@ -61,7 +67,7 @@ describe('every redirect', { skip }, () => {
   async function nodeState(): Promise<string> {
     const saved = await Promise.all([
       testBed.node.run('iptables-nft-save -t nat'),
-      testBed.node.run('iptables-legacy-save -t nat'),
+      hasLegacy ? testBed.node.run('iptables-legacy-save -t nat') : '',
       testBed.node.run('ip -4 rule'),
       testBed.node.run('ip -br link show nmi0').catch(() => 'no link'),
     ]);

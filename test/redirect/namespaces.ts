@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createHost, missingTool, outputOf, type Host } from '../../src/redirect/host/command.ts';
@@ -25,6 +26,22 @@ export async function whyNoKernelTests(...tools: readonly string[]): Promise<str
   if (probe.kind !== 'exited' || probe.exitCode !== 0) return 'no network namespaces';
   await machine.run('ip', ['netns', 'del', `${PREFIX}${process.pid}-probe`]);
   return false;
+}
+
+/** Why this kernel has no tables of legacy iptables, which newer ones may lack, or `false`. */
+export async function whyNoLegacyTables(): Promise<string | false> {
+  const name = `${PREFIX}${process.pid}-legacy`;
+  const inside = ['netns', 'exec', name, 'iptables-legacy', '-t', 'nat', '-S'];
+  await machine.run('ip', ['netns', 'add', name]);
+  const probe = await machine.run('ip', inside);
+  await machine.run('ip', ['netns', 'del', name]);
+  const isRefused = probe.kind === 'exited' && /Table does not exist/.test(probe.stderr);
+  return isRefused ? 'this kernel has no tables of legacy iptables' : false;
+}
+
+/** Why this kernel has no MPTCP, or `false`. */
+export function whyNoMptcp(): string | false {
+  return existsSync('/proc/sys/net/mptcp/enabled') ? false : 'this kernel has no MPTCP';
 }
 
 /** Namespaces left by runs that no longer have a process. */

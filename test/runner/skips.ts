@@ -20,6 +20,10 @@ const missingCapabilities: readonly MissingCapability[] = [
     why: "Cilium's definitions are in no module that the tests build",
   },
   {
+    reason: /^this kernel has no (?:tables of legacy iptables|MPTCP)$/,
+    why: 'newer kernels may have neither; the kernels of Debian that `--long` starts have both',
+  },
+  {
     reason: /^runsc is not installed$/,
     why: 'gVisor is no package of Debian; the long run builds it, for pods on a node',
   },

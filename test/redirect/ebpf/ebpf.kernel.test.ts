@@ -12,7 +12,7 @@ import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
-import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+import { sweepDeadNamespaces, whyNoKernelTests, whyNoMptcp } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
@@ -92,7 +92,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   });
 
   for (const kind of ['tcp4', 'tcp6', 'mptcp4', 'mptcp6', 'fastopen4', 'fastopen6']) {
-    it(`does so by ${kind}`, async () => {
+    it(`does so by ${kind}`, { skip: kind.startsWith('mptcp') && whyNoMptcp() }, async () => {
       const answer = await pod.send(`run ${testBed.dialler.path} ${kind} ${metadataIp} 80`);
       assert.match(answer, attestedAs(pod, '10.244.0.5'));
     });

@@ -15,10 +15,12 @@ import {
   openNamespace,
   sweepDeadNamespaces,
   whyNoKernelTests,
+  whyNoLegacyTables,
   type Namespace,
 } from '../namespaces.ts';
 
 const skip = await whyNoKernelTests('iptables-nft-save', 'iptables-legacy-save');
+const noLegacy = skip || (await whyNoLegacyTables());
 if (skip === false) await sweepDeadNamespaces();
 
 const LIMIT =
@@ -61,7 +63,7 @@ COMMIT
 `;
 
 for (const backend of ['nft', 'legacy'] as const) {
-  describe(`rules in iptables ${backend}`, { skip }, () => {
+  describe(`rules in iptables ${backend}`, { skip: backend === 'nft' ? skip : noLegacy }, () => {
     let node: Namespace;
     let redirect: Redirect;
 
@@ -245,16 +247,20 @@ for (const backend of ['nft', 'legacy'] as const) {
 }
 
 describe('the backend', { skip }, () => {
-  it('is nft if there is no kubelet, and a chain of an earlier agent in legacy is cleared', async () => {
-    await using node = await openNamespace();
-    await node.run('iptables-legacy-restore --noflush', OLD_AGENT.replaceAll('aad-', 'nmi-'));
-    const status = await openIptablesRedirect({ host: node.host }).install();
-    assert.match(status.detail, /^iptables nft;/);
-    assert.deepEqual(status.problems, []);
-    assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /nmi-metadata/);
-  });
+  it(
+    'is nft if there is no kubelet, and a chain of an earlier agent in legacy is cleared',
+    { skip: noLegacy },
+    async () => {
+      await using node = await openNamespace();
+      await node.run('iptables-legacy-restore --noflush', OLD_AGENT.replaceAll('aad-', 'nmi-'));
+      const status = await openIptablesRedirect({ host: node.host }).install();
+      assert.match(status.detail, /^iptables nft;/);
+      assert.deepEqual(status.problems, []);
+      assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /nmi-metadata/);
+    },
+  );
 
-  it('is nft on an empty node, and no legacy tables are created', async () => {
+  it('is nft on an empty node, and no legacy tables are created', { skip: noLegacy }, async () => {
     await using node = await openNamespace();
     const redirect = openIptablesRedirect({ host: node.host });
     assert.match((await redirect.install()).detail, /^iptables nft;/);
@@ -263,26 +269,30 @@ describe('the backend', { skip }, () => {
     assert.equal(await node.run('cat /proc/net/ip_tables_names'), '');
   });
 
-  it('follows the kubelet from one to the other, and clears the first one', async () => {
-    await using node = await openNamespace();
-    const redirect = openIptablesRedirect({ host: node.host });
-    await node.run('iptables-legacy-restore --noflush', KUBELET);
-    assert.match((await redirect.install()).detail, /^iptables legacy;/);
-    await node.run('iptables-legacy -t mangle -X KUBE-KUBELET-CANARY');
-    await node.run('iptables-nft-restore --noflush', KUBELET);
-    const verified = await redirect.verify();
-    assert.match(verified.detail, /^iptables nft;/);
-    assert.equal(verified.state, 'absent');
-    const status = await redirect.install();
-    assert.equal(status.state, 'active');
-    assert.ok(status.changed?.includes('chain nmi-metadata removed from legacy'));
-    assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /nmi-metadata/);
-    const again = await redirect.verify();
-    assert.match(again.detail, /^iptables nft;/);
-    assert.equal(again.state, 'active');
-  });
+  it(
+    'follows the kubelet from one to the other, and clears the first one',
+    { skip: noLegacy },
+    async () => {
+      await using node = await openNamespace();
+      const redirect = openIptablesRedirect({ host: node.host });
+      await node.run('iptables-legacy-restore --noflush', KUBELET);
+      assert.match((await redirect.install()).detail, /^iptables legacy;/);
+      await node.run('iptables-legacy -t mangle -X KUBE-KUBELET-CANARY');
+      await node.run('iptables-nft-restore --noflush', KUBELET);
+      const verified = await redirect.verify();
+      assert.match(verified.detail, /^iptables nft;/);
+      assert.equal(verified.state, 'absent');
+      const status = await redirect.install();
+      assert.equal(status.state, 'active');
+      assert.ok(status.changed?.includes('chain nmi-metadata removed from legacy'));
+      assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /nmi-metadata/);
+      const again = await redirect.verify();
+      assert.match(again.detail, /^iptables nft;/);
+      assert.equal(again.state, 'active');
+    },
+  );
 
-  it('is the configured one', async () => {
+  it('is the configured one', { skip: noLegacy }, async () => {
     await using node = await openNamespace();
     await node.run('iptables-nft-restore --noflush', KUBELET);
     const status = await openIptablesRedirect({ host: node.host, backend: 'legacy' }).install();
@@ -291,7 +301,7 @@ describe('the backend', { skip }, () => {
   });
 });
 
-describe('the lock that all legacy tools share', { skip }, () => {
+describe('the lock that all legacy tools share', { skip: noLegacy }, () => {
   let folder = '';
 
   before(async () => {
