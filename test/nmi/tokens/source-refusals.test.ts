@@ -203,9 +203,11 @@ describe('what an identity in use was last refused with', () => {
       ...Object.fromEntries(names.map((name) => [name, [ownerOf(name, 'hostile')]])),
     });
     refuse('victim');
-    for (const name of names) refuse(name);
+    for (const name of names.slice(0, -1)) refuse(name);
+    refuse('h0');
+    refuse('h1999');
     assert.ok(of('victim') !== undefined);
-    assert.equal(of('h0'), undefined);
-    assert.ok(of('h1') !== undefined);
+    assert.equal(of('h1'), undefined, 'of its own, that whose last refusal is oldest');
+    assert.ok(of('h0') !== undefined && of('h2') !== undefined);
   });
 });
