@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { connectionLimits } from '../../../src/nmi/server/connection-limits.ts';
+import { connectionLimits, readLimits } from '../../../src/nmi/server/connection-limits.ts';
 
 const limits = (files: number | string): string =>
   [
@@ -36,7 +36,22 @@ describe('the limits of connections', () => {
       each: 128,
       eachWhenShort: 64,
     });
-    assert.deepEqual(connectionLimits(1, limits(256)), { total: 128, each: 32, eachWhenShort: 32 });
+  });
+
+  it('are refused with fewer descriptors than the agent needs', () => {
+    for (const files of [24, 64, 1_023]) {
+      assert.throws(() => connectionLimits(1, limits(files)), {
+        code: 'CONFIG',
+        message: `the process may have ${files} open files, and the agent needs 1024; raise the limit in the container runtime (LimitNOFILE) or by ulimit -n`,
+      });
+    }
+  });
+
+  it('need /proc', () => {
+    assert.throws(() => readLimits('/no/such/limits'), {
+      code: 'CONFIG',
+      message: /^\/no\/such\/limits cannot be read: ENOENT.*; mount proc at \/proc$/,
+    });
   });
 
   it('are shared by listeners', () => {
