@@ -25,7 +25,8 @@ export function parseArgs(
   const { argv, error } = Parser.detailed(completeBooleans(words, booleans), {
     alias: Object.fromEntries(aliases),
     string: names,
-    narg: Object.fromEntries(names.filter((each) => !booleans.has(each)).map((each) => [each, 1])),
+    // Also for booleans: of a value that may be missing, the parser removes quotes.
+    narg: Object.fromEntries(names.map((each) => [each, 1])),
     configuration: {
       'boolean-negation': false,
       'camel-case-expansion': false,

@@ -51,6 +51,20 @@ describe('the args of a command line', () => {
     });
   });
 
+  it('keep the quotes of a value, which no shell has removed', () => {
+    for (const [flag, name] of [
+      ['--node', 'node'],
+      ['-node', 'node'],
+      ['-o', 'output'],
+      ['--once', 'once'],
+    ] as const) {
+      for (const value of ['"true"', "'true'", '"']) {
+        assert.deepEqual(parse(`${flag}=${value}`), { flags: { [name]: value }, rest: [] });
+      }
+    }
+    assert.deepEqual(parse('--node', '"a"', "'b'"), { flags: { node: '"a"' }, rest: ["'b'"] });
+  });
+
   it('may be names of JavaScript itself', () => {
     assert.deepEqual(parse('--constructor=y', '--toString'), {
       flags: { constructor: 'y', toString: 'true' },
