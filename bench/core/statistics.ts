@@ -11,9 +11,9 @@ export interface Spread {
 /** From the lowest to the highest round, as a share of the median. */
 export const noiseBound = 0.4;
 
-/** For an even count, the mean of the middle two; NaN for none. */
+/** For an even count, the mean of the middle two; NaN for none. Those that are NaN do not count. */
 export function median(numbers: readonly number[]): number {
-  const sorted = numbers.toSorted((a, b) => a - b);
+  const sorted = knownOf(numbers).toSorted((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);
   const upper = sorted[middle] ?? NaN;
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? NaN) + upper) / 2;
@@ -26,19 +26,21 @@ export function nearestRank(numbers: readonly number[], share: number): number {
 }
 
 export function spreadOf(numbers: readonly number[]): Spread {
-  const middle = median(numbers);
-  const [min, max] = [Math.min(...numbers), Math.max(...numbers)];
-  const isNoisy = numbers.length > 1 && max - min > noiseBound * Math.abs(middle);
+  const known = knownOf(numbers);
+  const middle = median(known);
+  const [min, max] = [Math.min(...known), Math.max(...known)];
+  const isNoisy = known.length > 1 && max - min > noiseBound * Math.abs(middle);
   return { median: middle, min, max, isNoisy };
 }
 
-/** Round by round, so that a disturbance of the machine affects both. */
+/** Without rounds that were not measured. */
+function knownOf(numbers: readonly number[]): readonly number[] {
+  return numbers.filter((each) => !Number.isNaN(each));
+}
+
+/** Round by round, so that a disturbance of the machine affects both; a round that lacks one of them is left out. */
 export function ratiosOf(ours: readonly number[], control: readonly number[]): readonly number[] {
-  const count = Math.min(ours.length, control.length);
-  return Array.from(
-    { length: count },
-    (_, round) => (ours[round] ?? NaN) / (control[round] ?? NaN),
-  );
+  return knownOf(ours.map((each, round) => each / (control[round] ?? NaN)));
 }
 
 /** The standard error of that slope, if the points were independent; NaN for fewer than three. */

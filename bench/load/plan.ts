@@ -64,6 +64,8 @@ export interface LoadReport {
   /** Description of the first failure. */
   readonly firstFailure: string | undefined;
   readonly cpuMsPer1000: number | undefined;
+  /** Time between the timers that read the processor time; answers are of `measuredMs`. */
+  readonly cpuWindowMs: number;
   /** Share of one core that the load program itself used. */
   readonly loadCpuShare: number;
   readonly latency: CompactHistogram;

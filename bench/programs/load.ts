@@ -46,6 +46,7 @@ const report: LoadReport = {
   foreign: tally.foreign,
   firstFailure: tally.firstFailure,
   cpuMsPer1000: serverMs === undefined || answers === 0 ? undefined : (serverMs / answers) * 1000,
+  cpuWindowMs: elapsedMs,
   loadCpuShare: (end.ownUs - begin.ownUs) / 1000 / elapsedMs,
   latency: tally.latency.compact(),
   timeline: tally.timeline(),

@@ -6,7 +6,8 @@
  * CPU and not answers per second, since other work may use the machine too; and the median of the
  * rounds, since it disturbs some rounds more than others. On a machine with ten processes for its
  * two cores the medians of three runs were 0.8 to 0.9 with kept connections and 1.1 to 1.4 with new
- * ones; with the fast path taken out 2.2 to 2.7 and 2.3 to 3.7.
+ * ones; with the fast path taken out 2.2 to 2.7 and 2.3 to 3.7. Rounds in which timers ran late do not
+ * count: their processor time is of more answers than were counted.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -17,6 +18,9 @@ import { openControl } from '../../bench/fixture/controls.ts';
 import { measureRounds, shapes, type Subject } from '../../bench/fixture/rounds.ts';
 import { bodyBytesOf, callerOf, openFixture, type Fixture } from '../../bench/fixture/fixture.ts';
 import { freshExecutable } from '../../scripts/build.ts';
+
+/** Rounds that decide. */
+const fewest = 3;
 
 const size = { pods: 50, identities: 200, bindings: 400 };
 
@@ -58,7 +62,9 @@ describe('the cost of a cached token', { timeout: 120_000 }, () => {
       };
       // Beside other files all five rounds were high once: then ten more decide with them.
       const first = await measure(5);
-      const ratios = median(first) <= atMost ? first : [...first, ...(await measure(10))];
+      const isEnough = first.length >= fewest && median(first) <= atMost;
+      const ratios = isEnough ? first : [...first, ...(await measure(10))];
+      assert.ok(ratios.length >= fewest, `only ${ratios.length} rounds were on time`);
       const shown = ratios.map((ratio) => ratio.toFixed(2)).join(', ');
       assert.ok(median(ratios) <= atMost, `by rounds: ${shown}`);
     });

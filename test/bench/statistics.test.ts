@@ -23,6 +23,13 @@ describe('the summary of several rounds', () => {
     assert.deepEqual(ratiosOf([1, 4, 9], [2, 2]), [0.5, 2]);
   });
 
+  it('leaves out rounds that were not measured', () => {
+    assert.deepEqual(ratiosOf([1, NaN, 6, 4], [2, 2, NaN, 2]), [0.5, 2]);
+    assert.equal(median([3, NaN, 1]), 2);
+    assert.deepEqual(spreadOf([1, NaN, 1]), { median: 1, min: 1, max: 1, isNoisy: false });
+    assert.ok(Number.isNaN(median([NaN])));
+  });
+
   it('may be a slope by least squares', () => {
     assert.equal(
       slopeOf([

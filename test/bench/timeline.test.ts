@@ -12,6 +12,7 @@ it('a curve over time is level for each piece, and has the event where it was', 
     foreign: 0,
     firstFailure: undefined,
     cpuMsPer1000: undefined,
+    cpuWindowMs: 0,
     loadCpuShare: 0,
     latency: new Histogram().compact(),
     timeline: [
