@@ -231,6 +231,11 @@ static int mix_legacy(struct digest *digest, struct fault *fault)
 	if (!names)
 		return errno == ENOENT ? 0 : fail(fault, "list tables", errno);
 	sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (sock < 0) {
+		fail(fault, "open socket", errno);
+		fclose(names);
+		return -1;
+	}
 	while (!error && fgets(name, sizeof(name), names)) {
 		name[strcspn(name, "\n")] = '\0';
 		mix(digest, name, strlen(name) + 1);

@@ -39,7 +39,7 @@ struct nmi_settings {
 	__u64 qos_classes[2];
 	/* Cookie of the node's network namespace; 0: the initial one. */
 	__u64 netns_cookie;
-	/* SHA-256 of the object file, which identifies the programs. */
+	/* Identifies the programs: FNV-1a of the object file in four bytes, its size in four, and zeros. */
 	__u8 digest[32];
 };
 

@@ -91,6 +91,26 @@ describe('the native module', { skip }, () => {
     assert.equal(found, 'NOT_PERMITTED read generation\n');
   });
 
+  it('has no digest if it cannot open a socket for the legacy tables', () => {
+    const source = join(import.meta.dirname, '../../../src/redirect/native/addon.ts');
+    // All descriptors but one: enough for what comes before, and for the list of tables.
+    const script = `import('${source}').then(({ inKernel }) => {
+      inKernel(() => undefined);
+      const { openSync, closeSync } = require('node:fs');
+      let last;
+      try { for (;;) last = openSync('/dev/null'); } catch { closeSync(last); }
+      let found = 'digest';
+      try {
+        inKernel((native) => native.stateDigest('169.254.169.254', '169.254.25.79'));
+      } catch ({ message }) { found = message; }
+      closeSync(last - 1);
+      console.log(found);
+    })`;
+    const words = ['-c', 'ulimit -n 64; exec "$0" -e "$1"', process.execPath, script];
+    const found = execFileSync('sh', words, { encoding: 'utf8' });
+    assert.equal(found, 'open socket: Too many open files\n');
+  });
+
   it('refuses invalid arguments, and continues to work', () => {
     const nothing: unknown = {};
     const path = join(bpf.path, 'callers');
