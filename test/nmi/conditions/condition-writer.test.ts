@@ -377,6 +377,22 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.writes.length, 2, 'written at once: something else was wanted meanwhile');
   });
 
+  it('leaves what replaces its conditions only as long as it wants the same', async () => {
+    const fixture = new Fixture();
+    const till = 'azureidentitybindings/shop/till';
+    fixture.binding('shop', 'till');
+    await pass(fixture.clock, 5_000);
+    const missing = stored(fixture, till).status;
+    fixture.identity('shop', 'till');
+    await pass(fixture.clock, 30_000);
+    fixture.replaceStatus(till, missing);
+    await pass(fixture.clock, 15_000);
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'False identity_missing');
+    fixture.identity('shop', 'till', { type: 0 });
+    await pass(fixture.clock, 15_000);
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'False identity_invalid');
+  });
+
   it('leaves a single condition that replaces its own, too', async () => {
     const fixture = new Fixture();
     fixture.binding('shop', 'till');
