@@ -8,8 +8,6 @@ export const tuning = {
   lateObjectWaitMs: 2_000,
   /** As long as one token request may take; the manifests allow 30 s for the whole stop. */
   drainTimeoutMs: 10_000,
-  /** An agent that shares its listening socket leaves connections to the other agent until then. */
-  acceptWaitMs: 30_000,
   /** 80 tokens for each of 250 pods. */
   tokenCacheSize: 20_000,
   /** Agents with a shared identity are refused together, when a Secret is deleted for instance. */

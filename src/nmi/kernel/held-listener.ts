@@ -14,6 +14,8 @@ export interface HeldListener extends Disposable {
   readonly descriptor: number;
   /** The agent of another pod also accepts connections from it, until that pod ends. */
   readonly isShared: boolean;
+  /** Resolves when the agent is alone with it, as far as the holder knows. */
+  readonly untilAlone: Promise<void>;
 }
 
 export interface HeldListenerOptions {
@@ -44,8 +46,10 @@ export async function takeListener(
     if (signal?.aborted === true) return undefined;
     try {
       const { descriptor, isShared, connection } = await takeOnce(native, options);
-      const close = keepForNext(native, options, descriptor, connection);
-      return { descriptor, isShared, [Symbol.dispose]: close };
+      const { promise: untilAlone, resolve } = Promise.withResolvers<void>();
+      if (!isShared) resolve();
+      const close = keepForNext(native, options, descriptor, connection, resolve);
+      return { descriptor, isShared, untilAlone, [Symbol.dispose]: close };
     } catch (error) {
       if (!(error instanceof ListenerError)) throw error;
       // Another reason than before: a holder that starts after a back-off has the socket in a moment.
@@ -72,12 +76,16 @@ async function takeOnce(
   throw new ListenerError('EADDRNOTAVAIL', path);
 }
 
-/** Gives the socket to the next holder whenever a holder ends; returns how to end that. */
+/**
+ * Gives the socket to the next holder whenever a holder ends, or ends the connection since no other
+ * agent is left; returns how to end that.
+ */
 function keepForNext(
   native: NativeModule,
   options: HeldListenerOptions,
   descriptor: number,
   first: Socket,
+  onAlone: () => void,
 ): () => void {
   // The server that accepts connections closes the other descriptor.
   const spare = native.duplicate(descriptor);
@@ -96,6 +104,7 @@ function keepForNext(
       try {
         const taken = await takeOnce(native, options, spare);
         closeSync(taken.descriptor);
+        if (!taken.isShared) onAlone();
         if (closing.signal.aborted) taken.connection.destroy();
         else keep(taken.connection);
         return;

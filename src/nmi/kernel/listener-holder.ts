@@ -337,6 +337,7 @@ export class ListenerHolder implements AsyncDisposable {
       if (this.#isClosed) return;
       this.#predecessors.delete(connection);
       this.#dropWhenUnused();
+      this.#askAgentsAgain();
       log.info({}, 'the agent before has ended');
     });
     connection.resume();
@@ -386,7 +387,16 @@ export class ListenerHolder implements AsyncDisposable {
   #onGone(clients: Set<Socket>): void {
     if (this.#isClosed || clients.size > 0) return;
     this.#dropWhenUnused();
-    if (clients === this.#successors) void this.#checkPath();
+    if (clients === this.#successors) {
+      this.#askAgentsAgain();
+      void this.#checkPath();
+    }
+  }
+
+  /** Our agent may wait until no other one accepts: the answer to its next request reports that. */
+  #askAgentsAgain(): void {
+    if (this.hasPredecessor() || this.#successors.size > 0) return;
+    for (const socket of this.#agents) socket.destroy();
   }
 
   #dropWhenUnused(): void {

@@ -62,7 +62,7 @@ export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable
 
 export interface ServerOptions {
   /** The listening socket of the first listener, if another process holds it. */
-  readonly held?: Pick<HeldListener, 'descriptor' | 'isShared'> | undefined;
+  readonly held?: Pick<HeldListener, 'descriptor' | 'isShared' | 'untilAlone'> | undefined;
   readonly config: Config;
   readonly tuning: Tuning;
   readonly kernel: Pick<Kernel, 'attest' | 'findCgroupUid'>;
@@ -162,18 +162,18 @@ export async function openServer(options: ServerOptions): Promise<Server> {
 }
 
 /**
- * While another agent accepts from the same socket, this one waits until its watches have synced,
- * at most `acceptWaitMs`.
+ * While another agent accepts from the same socket, this one waits until its watches have synced, or the other
+ * one has ended: with an API server that did not answer, half of the connections were refused here.
  */
-function givenSocket({ held, state, tuning, clock }: ServerOptions) {
+function givenSocket({ held, state }: ServerOptions) {
   if (held?.isShared !== true) return { descriptor: held?.descriptor };
   const { promise, resolve } = Promise.withResolvers<undefined>();
-  const disarm = clock.schedule(tuning.acceptWaitMs, () => resolve(undefined));
+  void held.untilAlone.then(() => resolve(undefined));
   void state.watches.whenSynced().then(
     () => resolve(undefined),
     () => undefined,
   );
-  return { descriptor: held.descriptor, mayAccept: promise.finally(disarm) };
+  return { descriptor: held.descriptor, mayAccept: promise };
 }
 
 type Handlers = Omit<ListenerOptions, 'host' | 'port' | 'limits' | 'onTooMany'>;

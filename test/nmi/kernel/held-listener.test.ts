@@ -28,11 +28,11 @@ const ignore = (): void => undefined;
 async function openFixture() {
   const address: FlowEnd = { ip: '127.0.0.1', port: await freePort() };
   const path = join(folder, String((made += 1)), 'listener.sock');
-  const openHolder = () =>
+  const openHolder = (agentsPath = path, handoverPath = '') =>
     openListenerHolder({
       address,
-      agentsPath: path,
-      handoverPath: '',
+      agentsPath,
+      handoverPath,
       clock: systemClock,
       log: { debug: ignore, info: ignore, warn: ignore, error: ignore },
       onSuccessor: () => Promise.resolve(),
@@ -61,6 +61,29 @@ describe('the listening socket of another process', () => {
     assert.equal(held.isShared, false);
     closeSync(held.descriptor);
   });
+
+  for (const which of ['before', 'after'] as const) {
+    it(`is shared until the pod ${which} this one has ended`, async () => {
+      const { address, path, openHolder } = await openFixture();
+      const handoverPath = join(folder, String(made), 'handover.sock');
+      const otherPath = join(folder, `${made}-other`, 'listener.sock');
+      const openOther = () => openHolder(otherPath, handoverPath);
+      const older = which === 'before' ? await openOther() : undefined;
+      await older?.listen();
+      await using _holder = await openHolder(path, handoverPath);
+      const other = older ?? (await openOther());
+      using held = await takeListener({ path, address });
+      assert.ok(held !== undefined);
+      assert.equal(held.isShared, true);
+      let isAlone = false;
+      void held.untilAlone.then(() => (isAlone = true));
+      await delay(300);
+      assert.equal(isAlone, false);
+      await other[Symbol.asyncDispose]();
+      await eventually(() => assert.ok(isAlone));
+      closeSync(held.descriptor);
+    });
+  }
 
   it('is awaited while the holder cannot listen', async (t) => {
     const { address, path, openHolder } = await openFixture();

@@ -32,12 +32,13 @@ const token =
 
 /**
  * The request path for one pod that is bound to an identity; its token is cached.
- * @param otherAgent accepts from the same socket; this one has its objects once `synced` resolves.
+ * @param otherAgent accepts from the same socket; this one has its objects once `synced` resolves. The other one ends when
+ * `ended` does.
  */
 async function open(
   flags: Readonly<Record<string, string>> = {},
   clock: Clock = systemClock,
-  otherAgent?: { readonly synced: Promise<void> },
+  otherAgent?: { readonly synced: Promise<void>; readonly ended: Promise<void> },
 ) {
   const port = await freePort();
   const parsed = parseConfig({ node: 'n', 'nmi-port': String(port), ...flags }, {});
@@ -66,7 +67,11 @@ async function open(
     held:
       otherAgent === undefined
         ? undefined
-        : { descriptor: nativeModule().openListener(listenIp, port), isShared: true },
+        : {
+            descriptor: nativeModule().openListener(listenIp, port),
+            isShared: true,
+            untilAlone: otherAgent.ended,
+          },
     state: {
       watches: { whenSynced: () => otherAgent?.synced },
       pods,
@@ -122,21 +127,27 @@ describe('the assembled request path', () => {
     assert.deepEqual([bound[0]?.['msg'], bound[0]?.['port']], ['listening', fixture.port]);
   });
 
-  it('leaves connections to another agent until it has all objects, and no longer', async () => {
-    const { promise: synced, resolve } = Promise.withResolvers<void>();
-    // Its clock stands still, so that it does not stop waiting by itself.
-    await using fixture = await open({}, new HandClock(), { synced });
-    const connectionsNow = () =>
-      fixture.server.samples().find(({ metric }) => metric === 'nmi_connections')?.value;
-    const socket = fixture.dial();
-    await once(socket, 'connect');
-    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
-    assert.equal(connectionsNow(), 0);
-    resolve();
-    await eventually(() => assert.equal(connectionsNow(), 1));
-    socket.destroy();
-    assert.equal(await fixture.ask(token), '200');
-  });
+  for (const end of ['synced', 'ended'] as const) {
+    it(`leaves connections to another agent for however long, until it has ${end}`, async () => {
+      const clock = new HandClock();
+      const [synced, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      await using fixture = await open({}, clock, {
+        synced: synced.promise,
+        ended: ended.promise,
+      });
+      const connectionsNow = () =>
+        fixture.server.samples().find(({ metric }) => metric === 'nmi_connections')?.value;
+      const socket = fixture.dial();
+      await once(socket, 'connect');
+      clock.advance(600_000);
+      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+      assert.equal(connectionsNow(), 0);
+      (end === 'synced' ? synced : ended).resolve();
+      await eventually(() => assert.equal(connectionsNow(), 1));
+      socket.destroy();
+      assert.equal(await fixture.ask(token), '200');
+    });
+  }
 
   it('answers usual requests on the fast path, unless that is off', async () => {
     const usual = `GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`;
