@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A hostile process in a pod: connects as fast as it can, sends nothing, resets each connection, and gives
- * up one that takes longer than PATIENCE_MS.
+ * A hostile process in a pod: connects as fast as it can, sends nothing, resets each connection, at once or
+ * after HOLD milliseconds, and gives up one that takes longer than PATIENCE_MS.
  *
- *   connect-storm ADDRESS PORT OPEN MILLISECONDS
+ *   connect-storm ADDRESS PORT OPEN MILLISECONDS [HOLD]
  *
  * OPEN sockets at once. Prints how many connects it tried and how many of them were made.
  */
@@ -13,16 +13,18 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_OPEN 256
+#define MAX_OPEN 16384
 #define PATIENCE_MS 10
 
 static struct sockaddr_in to = { .sin_family = AF_INET };
 static struct pollfd slots[MAX_OPEN];
 static long dialled_at[MAX_OPEN];
+static long made_at[MAX_OPEN];
 static long tried, made;
 
 static long now_ms(void)
@@ -42,6 +44,7 @@ static void dial(int at)
 	slot->events = POLLOUT;
 	setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	tried++;
+	made_at[at] = 0;
 	dialled_at[at] = now_ms();
 	if (!connect(slot->fd, (struct sockaddr *)&to, sizeof(to)) || errno == EINPROGRESS)
 		return;
@@ -51,13 +54,16 @@ static void dial(int at)
 
 int main(int argc, char **argv)
 {
-	int open = argc == 5 ? atoi(argv[3]) : 0;
-	long end = now_ms() + (argc == 5 ? atol(argv[4]) : 0);
+	struct rlimit files = { MAX_OPEN + 64, MAX_OPEN + 64 };
+	int open = argc >= 5 ? atoi(argv[3]) : 0;
+	long end = now_ms() + (argc >= 5 ? atol(argv[4]) : 0);
+	long now, hold = argc == 6 ? atol(argv[5]) : 0;
 
 	if (open < 1 || open > MAX_OPEN || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1) {
-		fprintf(stderr, "connect-storm: ADDRESS PORT OPEN MILLISECONDS\n");
+		fprintf(stderr, "connect-storm: ADDRESS PORT OPEN MILLISECONDS [HOLD]\n");
 		return 2;
 	}
+	setrlimit(RLIMIT_NOFILE, &files);
 	to.sin_port = htons(atoi(argv[2]));
 	for (int at = 0; at < open; at++)
 		slots[at].fd = -1;
@@ -66,13 +72,20 @@ int main(int argc, char **argv)
 			if (slots[at].fd < 0)
 				dial(at);
 		poll(slots, open, 1);
+		now = now_ms();
 		for (int at = 0; at < open; at++) {
 			if (slots[at].fd < 0)
 				continue;
-			if (!slots[at].revents && now_ms() - dialled_at[at] < PATIENCE_MS)
+			if (made_at[at] ? !slots[at].revents && now - made_at[at] < hold :
+					  !slots[at].revents && now - dialled_at[at] < PATIENCE_MS)
 				continue;
-			if (slots[at].revents == POLLOUT)
+			if (!made_at[at] && slots[at].revents == POLLOUT) {
 				made++;
+				made_at[at] = now;
+				slots[at].events = POLLIN;
+				if (hold)
+					continue;
+			}
 			close(slots[at].fd);
 			slots[at].fd = -1;
 		}

@@ -21,6 +21,8 @@ const aroundMs = 400;
 const goal = { times: 5, ms: 300 };
 
 const open = 180;
+/** More than the kernel keeps for a socket that listens. */
+const openLong = 3_000;
 const program = fileURLToPath(new URL('../../../dist/lab/pods/connect-storm', import.meta.url));
 
 const connectStorm: Scenario = {
@@ -163,7 +165,7 @@ const probePort = 8085;
 
 const probeStorm: Scenario = {
   name: 'probe-storm',
-  title: `A pod on the host network connects as fast as it can: ${probes} of ${probes} probes of the kubelet are answered.`,
+  title: `A pod on the host network connects as fast as it can, and keeps connections: ${probes} of ${probes} probes of the kubelet are answered.`,
   needs: 'namespaces',
   inTour: false,
   run: async (testBed) => {
@@ -178,12 +180,13 @@ const probeStorm: Scenario = {
     await testBed.untilAgentKnows();
     const seen: string[] = [];
     const failures: string[] = [];
-    for (const [at, port] of [
-      [defaultTarget.metadataIp, defaultTarget.metadataPort],
-      [environment.nodeIp, probePort],
+    for (const [at, port, many, holdMs] of [
+      [defaultTarget.metadataIp, defaultTarget.metadataPort, open, 0],
+      [environment.nodeIp, probePort, open, 0],
+      [environment.nodeIp, probePort, openLong, 100],
     ] as const) {
       const durationMs = 8_000;
-      const args = [at, String(port), String(open), String(durationMs + 2 * aroundMs)];
+      const args = [at, port, many, durationMs + 2 * aroundMs, holdMs].map(String);
       const storming = beside(environment.runInPod(stormer.name, program, args));
       await delay(aroundMs);
       const report = await kubelet.load({
@@ -198,7 +201,7 @@ const probeStorm: Scenario = {
       const { code, stdout, stderr } = await storming;
       assert.equal(code, 0, stderr);
       const { requests, successes, latencyMs } = report;
-      const line = `${successes} of ${requests} probes answered beside ${stdout.trim()} at ${at}:${port}, slowest ${say(latencyMs.max)}`;
+      const line = `${successes} of ${requests} probes answered beside ${stdout.trim()} at ${at}:${port} held for ${holdMs} ms, slowest ${say(latencyMs.max)}`;
       testBed.log(line);
       seen.push(line);
       if (requests < probes || successes < requests) failures.push(line);

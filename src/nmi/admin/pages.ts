@@ -9,8 +9,9 @@
  * rendering of the metrics.
  */
 import { once } from 'node:events';
-import { createServer, type Server, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { createServer, type ServerResponse } from 'node:http';
+import { createServer as createNetServer, Socket, type Server } from 'node:net';
+import { endianness } from 'node:os';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Config } from '../config/config.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -42,6 +43,9 @@ export interface AdminOptions {
 /** Slower clients are not ours: ours send a request as soon as they have connected. */
 const requestMs = 2_000;
 const timeoutCheckMs = 500;
+/** The kernel caps it at somaxconn, which is as much. */
+const backlog = 4_096;
+const isLittleEndian = endianness() === 'LE';
 /** A rendering of the metrics is kept this many times as long as it took. */
 const pausesPerRender = 20;
 /** Log message. */
@@ -56,31 +60,27 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   const { probePort, metricsPort, metricsAddress } = options.config;
   const connections = new PageConnections();
   const renderMetrics = shareRenders(options);
-  const servers: Server[] = [];
+  const doors: Door[] = [];
   const waiting = new Set<Disposable>();
   const close = async () => {
     for (const wait of waiting) wait[Symbol.dispose]();
-    const closed = servers
-      .filter(({ listening }) => listening)
-      .map((server) => server[Symbol.asyncDispose]());
+    const closed = doors.map((door) => door[Symbol.asyncDispose]());
     connections.destroyAll();
     await Promise.all(closed);
   };
   try {
     for (const port of new Set([probePort, metricsPort])) {
       if (port === 0) continue;
-      const server = createPageServer(connections, (path, response) => {
-        void answer(path, port, options, renderMetrics, response);
-      });
+      const door = new Door(
+        createPageServer(connections, (path, response) => {
+          void answer(path, port, options, renderMetrics, response);
+        }),
+      );
       const isOfMetrics = port !== probePort && metricsAddress !== '';
       const address = isOfMetrics ? { port, host: metricsAddress } : { port };
-      if (options.onTaken === undefined) {
-        server.listen(address);
-        await once(server, 'listening');
-      } else {
-        waiting.add(listenWhenFree(server, address, options.clock, options.onTaken));
-      }
-      servers.push(server);
+      if (options.onTaken === undefined) await door.listen(address);
+      else waiting.add(listenWhenFree(door, address, options.clock, options.onTaken));
+      doors.push(door);
     }
   } catch (error) {
     await close();
@@ -97,11 +97,14 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   return { [Symbol.asyncDispose]: close };
 }
 
-/** @param serve is called for the first request of each connection. */
+/**
+ * Returns a handler of connections.
+ * @param serve is called for the first request of each.
+ */
 function createPageServer(
   connections: PageConnections,
   serve: (path: string, response: ServerResponse) => void,
-): Server {
+): (socket: Socket) => void {
   const usedSockets = new WeakSet<object>();
   const server = createServer({
     headersTimeout: requestMs,
@@ -109,14 +112,6 @@ function createPageServer(
     keepAlive: false,
   });
   const parseHttp = takeParser(server, timeoutCheckMs);
-  server.on('connection', (socket: Socket) => {
-    connections.add(socket);
-    onFirstBytes(socket, () => {
-      parseHttp(socket);
-      guardPipeline(socket, 1);
-    });
-  });
-  server.once('listening', () => deferAccept(server));
   server.on('request', (request, response) => {
     // A second request on a connection closes it.
     if (usedSockets.has(request.socket)) return void request.socket.destroy();
@@ -125,21 +120,76 @@ function createPageServer(
     const [path = ''] = (request.url ?? '').split('?', 1);
     serve(path, response);
   });
-  return server;
+  return (socket) => {
+    connections.add(socket);
+    onFirstBytes(socket, () => {
+      parseHttp(socket);
+      guardPipeline(socket, 1);
+    });
+  };
 }
 
 /**
- * Connections without a request do not reach the agent: a process that opened 20,000 a second filled
- * the queue of connections to accept, and of the kubelet's probes 10 in 160 found no room.
+ * A port. Its connections are accepted in a thread, which keeps those that have sent nothing to itself: a process that
+ * connected without end filled the queue of connections to accept, and probes of the kubelet found no room.
+ * TCP_DEFER_ACCEPT does not help: once that many are silent, the kernel answers with SYN cookies, and accepts silent ones.
  */
-function deferAccept(server: Server & { readonly _handle?: { readonly fd?: number } }): void {
-  // This property is not in Node's documentation.
-  const { fd } = server._handle ?? {};
-  if (fd === undefined) return;
-  try {
-    nativeModule().deferAccept(fd);
-  } catch {
-    // Without the native module there is no redirect either, and the pages must say so.
+class Door implements AsyncDisposable {
+  readonly #onConnection: (socket: Socket) => void;
+  /** Without the native module it also accepts. There is no redirect then, and the pages must say so. */
+  #server: Server | undefined;
+  /** Descriptors from the thread. */
+  #accepted: Socket | undefined;
+
+  constructor(onConnection: (socket: Socket) => void) {
+    this.#onConnection = onConnection;
+  }
+
+  async listen(address: { readonly port: number; readonly host?: string }): Promise<void> {
+    const server: Server & { readonly _handle?: { readonly fd?: number } } = createNetServer(
+      { allowHalfOpen: true },
+      this.#onConnection,
+    );
+    this.#server = server;
+    server.listen({ ...address, backlog });
+    server.once('listening', () => {
+      // This property is not in Node's documentation.
+      const { fd } = server._handle ?? {};
+      if (fd !== undefined && this.#acceptFrom(fd)) server.close();
+    });
+    await once(server, 'listening');
+  }
+
+  #acceptFrom(listener: number): boolean {
+    let fd: number;
+    try {
+      fd = nativeModule().acceptEagerly(listener, requestMs);
+    } catch {
+      return false;
+    }
+    const accepted = new Socket({ fd });
+    accepted.on('error', () => accepted.destroy());
+    accepted.on('data', (chunk: Buffer) => {
+      for (let at = 0; at < chunk.length; at += 4) {
+        const descriptor = isLittleEndian ? chunk.readInt32LE(at) : chunk.readInt32BE(at);
+        const socket = new Socket({ fd: descriptor, allowHalfOpen: true });
+        if (accepted.writable) this.#onConnection(socket);
+        else socket.destroy();
+      }
+    });
+    this.#accepted = accepted;
+    return true;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closed =
+      this.#server?.listening === true ? this.#server[Symbol.asyncDispose]() : undefined;
+    if (this.#accepted !== undefined) {
+      const ended = once(this.#accepted, 'close');
+      this.#accepted.end();
+      await ended;
+    }
+    await closed;
   }
 }
 
@@ -166,7 +216,7 @@ function onFirstBytes(socket: Socket, parse: () => void): void {
 
 /** Retries until it listens or is disposed. */
 function listenWhenFree(
-  server: Server,
+  door: Door,
   address: { readonly port: number; readonly host?: string },
   clock: Clock,
   onTaken: (port: number) => unknown,
@@ -174,8 +224,7 @@ function listenWhenFree(
   let isReported = false;
   const attempt = async (): Promise<number | undefined> => {
     try {
-      server.listen(address);
-      await once(server, 'listening');
+      await door.listen(address);
       return undefined;
     } catch {
       if (!isReported) onTaken(address.port);

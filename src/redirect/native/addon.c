@@ -612,9 +612,9 @@ static void listen_or_refuse(struct call *call)
 	set_listening(call->in[0].number, call->in[1].flag, &call->fault);
 }
 
-static void accept_with_data(struct call *call)
+static void accept_in_thread(struct call *call)
 {
-	defer_accept(call->in[0].number, &call->fault);
+	put_descriptor(call, accept_eagerly(call->in[0].number, call->in[1].number, &call->fault));
 }
 
 static void duplicate(struct call *call)
@@ -713,7 +713,7 @@ static const struct function functions[] = {
 	{ "openListener", "ip:i port:p", open_listening },
 	{ "listenerAddress", "descriptor:d", read_listener },
 	{ "setListening", "descriptor:d listens:f", listen_or_refuse },
-	{ "deferAccept", "descriptor:d", accept_with_data },
+	{ "acceptEagerly", "descriptor:d patienceMs:p", accept_in_thread },
 	{ "duplicate", "descriptor:d", duplicate },
 	{ "connectLocal", "path:s", connect_to },
 	{ "sendNote", "socket:d note:y descriptor:d?", send_to },

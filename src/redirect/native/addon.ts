@@ -134,8 +134,12 @@ export interface NativeModule {
    * again, for all processes that have it. While it refuses, nobody else can bind its port.
    */
   setListening(descriptor: number, listens: boolean): void;
-  /** The kernel keeps a connection to itself for a second, or until its first bytes have come. */
-  deferAccept(descriptor: number): void;
+  /**
+   * Accepts the connections of a listening socket in a thread, also after `descriptor` is closed, and closes
+   * those that send nothing for `patienceMs`. Returns a socket; from it, the descriptor of each of the others
+   * is read, as a 32-bit number of this machine. Ending that socket ends all, and then it closes.
+   */
+  acceptEagerly(descriptor: number, patienceMs: number): number;
   /** Another descriptor of the same socket. */
   duplicate(descriptor: number): number;
   /** The descriptor of a connection to a Unix socket. Does not block. */

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include "system.h"
@@ -85,15 +84,6 @@ int set_listening(int descriptor, bool listens, struct fault *fault)
 	/* Connections inherit it, and must not keep a later listener from the port. */
 	if (setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
 		return fail(fault, "listen", errno);
-	return 0;
-}
-
-int defer_accept(int descriptor, struct fault *fault)
-{
-	int seconds = 1;
-
-	if (setsockopt(descriptor, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)))
-		return fail(fault, "defer accept", errno);
 	return 0;
 }
 

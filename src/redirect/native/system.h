@@ -153,7 +153,6 @@ int listener_address(int descriptor, struct flow_end *end, struct fault *fault);
  * While it refuses, it keeps the port. -1 with a fault.
  */
 int set_listening(int descriptor, bool listens, struct fault *fault);
-int defer_accept(int descriptor, struct fault *fault);
 
 /* Returns another descriptor of the same socket; -1 with a fault. */
 int duplicate_descriptor(int descriptor, struct fault *fault);
@@ -172,5 +171,15 @@ int send_note(int socket, __u8 note, int descriptor, struct fault *fault);
  * Returns 1, or 0 if no note has arrived; -1 with a fault, ECONNRESET if the other end has closed.
  */
 int receive_note(int socket, __u8 *note, int *descriptor, struct fault *fault);
+
+/* acceptor.c */
+
+/*
+ * Accepts the connections of another descriptor of the same listening socket in a thread. Returns a socket
+ * from which the descriptor of each connection that has sent something is read, in the form of an int; -1 with
+ * a fault. Silent ones are closed after `patience_ms`. The thread closes all it has when the reader shuts
+ * down or closes its end, and then the other end.
+ */
+int accept_eagerly(int listener, int patience_ms, struct fault *fault);
 
 #endif
