@@ -89,7 +89,12 @@ spec:
 /** In manifests: the uid that the server gave to `agentSet`. */
 export const agentSetUid = 'UID-OF-THE-AGENTS';
 
-export function agent({ args = '', ready = 'True', node = 'node-1' } = {}): string {
+export function agent({
+  args = '',
+  ready = 'True',
+  node = 'node-1',
+  account = 'default',
+} = {}): string {
   return `---
 apiVersion: v1
 kind: Pod
@@ -98,7 +103,7 @@ metadata:
   namespace: kube-system
   labels: { component: nmi, app.kubernetes.io/component: nmi }
   ownerReferences: [{ apiVersion: apps/v1, kind: DaemonSet, name: nmi, uid: ${agentSetUid}, controller: true }]
-spec: { nodeName: ${node}, hostNetwork: true, containers: [{ name: nmi, image: 'example/entra-pod-identity:0.1.0', args: [${args}] }] }
+spec: { nodeName: ${node}, serviceAccountName: ${account}, hostNetwork: true, containers: [{ name: nmi, image: 'example/entra-pod-identity:0.1.0', args: [${args}] }] }
 status: { phase: Running, podIP: 10.224.0.4, podIPs: [{ ip: 10.224.0.4 }], conditions: [{ type: Ready, status: '${ready}' }] }
 `;
 }
