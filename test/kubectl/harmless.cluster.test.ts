@@ -44,6 +44,20 @@ spec: { containers: [{ name: web, image: web }] }
   )
   .join('');
 
+/** Without it `migrate to-federation --apply` refuses. */
+const rightOfAgents = `---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: tokens-of-accounts }
+rules: [{ apiGroups: [''], resources: [serviceaccounts/token], verbs: [create] }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: tokens-of-accounts }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: tokens-of-accounts }
+subjects: [{ kind: ServiceAccount, namespace: kube-system, name: default }]
+`;
+
 describeOnNewestVersion('verbs that write', (cluster) => {
   let kubeconfig: string;
 
@@ -54,7 +68,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     await cluster().applyOverHttp(agentSet);
     const set = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
     const { metadata } = await cluster().admin.expect('GET', set);
-    await cluster().applyOverHttp(agent().replaceAll(agentSetUid, metadata.uid));
+    await cluster().applyOverHttp(agent().replaceAll(agentSetUid, metadata.uid) + rightOfAgents);
     kubeconfig = join(cluster().folder, 'two-contexts');
     copyFileSync(cluster().adminKubeconfig, kubeconfig);
     for (const name of namespaces) {
