@@ -97,6 +97,12 @@ interface Write {
   readonly write: string;
 }
 
+/** After failures in a row. */
+interface Pauses {
+  failures: number;
+  untilMs: number;
+}
+
 type Wanted = readonly Condition[];
 type Evaluation = Wanted | SecretCredential;
 
@@ -125,10 +131,11 @@ export class ConditionWriter implements AsyncDisposable {
   #checking: Promise<void> | undefined;
   #settleAtMs = -Infinity;
   #sweepAtMs = -Infinity;
-  #pausedUntilMs = -Infinity;
+  /** A Secret that cannot be read delays other checks, and no write. */
+  readonly #checks: Pauses = { failures: 0, untilMs: -Infinity };
+  readonly #writes: Pauses = { failures: 0, untilMs: -Infinity };
   #writeAtMs = -Infinity;
   #writesSinceReady = 0;
-  #failures = 0;
   /** What was logged since the last sweep, and kinds without conditions. */
   #hasLogged = false;
   readonly #withoutConditions = new Set<ObservedKind>();
@@ -159,7 +166,7 @@ export class ConditionWriter implements AsyncDisposable {
   async #tick(): Promise<number | undefined> {
     const { clock, isSynced } = this.#options;
     const nowMs = clock.monotonicMs();
-    if (!isSynced() || nowMs < this.#pausedUntilMs) return settleMs;
+    if (!isSynced() || nowMs < this.#writes.untilMs) return settleMs;
     this.#settle(nowMs);
     if (!this.#evaluate()) return pieceMs;
     await this.#checkNext();
@@ -182,10 +189,10 @@ export class ConditionWriter implements AsyncDisposable {
   /** One at a time. A key file may take seconds to open, and no write waits for it. */
   async #checkNext(): Promise<void> {
     const { clock } = this.#options;
-    if (this.#checking !== undefined) return;
+    if (this.#checking !== undefined || clock.monotonicMs() < this.#checks.untilMs) return;
     const check = this.#take('check');
     if (check === undefined) return;
-    const checking = this.#request(check.run).then(() => {
+    const checking = this.#request(check.run, this.#checks).then(() => {
       this.#checking = undefined;
     });
     this.#checking = checking;
@@ -198,14 +205,14 @@ export class ConditionWriter implements AsyncDisposable {
   async #writeNext(): Promise<void> {
     const { clock, pauseMs } = this.#options;
     const nowMs = clock.monotonicMs();
-    if (nowMs < this.#writeAtMs || nowMs < this.#pausedUntilMs) return;
+    if (nowMs < this.#writeAtMs || nowMs < this.#writes.untilMs) return;
     const isTurnOfReady = this.#writesSinceReady >= readyEvery - 1;
     const ready = isTurnOfReady ? this.#take('ready') : undefined;
     const write = ready ?? this.#take('not ready') ?? this.#take('ready');
     if (write === undefined) return;
     this.#writesSinceReady = write.kind === 'ready' ? 0 : this.#writesSinceReady + 1;
     this.#writeAtMs = nowMs + pauseMs();
-    await this.#request(write.run);
+    await this.#request(write.run, this.#writes);
   }
 
   /** The next object whose step is still of this kind: others may have changed meanwhile. */
@@ -323,19 +330,19 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   /** One at a time; never rejects. */
-  async #request(work: () => Promise<void>): Promise<void> {
+  async #request(work: () => Promise<void>, pauses: Pauses): Promise<void> {
     const { clock, random, log } = this.#options;
     try {
       await work();
-      this.#failures = 0;
+      pauses.failures = 0;
     } catch (error) {
       if (this.#ended.signal.aborted) return;
       const { code = 'UNKNOWN', retryAfterMs } = error instanceof KubeError ? error : {};
-      this.#failures += 1;
+      pauses.failures += 1;
       // One line for an outage, not one for each try.
-      if (this.#failures === 1) log.warn({ code }, 'failed to write status conditions');
-      const delayMs = backoffMs(failureBackoff, this.#failures, random(), retryAfterMs);
-      this.#pausedUntilMs = clock.monotonicMs() + delayMs;
+      if (pauses.failures === 1) log.warn({ code }, 'failed to write status conditions');
+      const delayMs = backoffMs(failureBackoff, pauses.failures, random(), retryAfterMs);
+      pauses.untilMs = clock.monotonicMs() + delayMs;
     }
   }
 
@@ -407,7 +414,7 @@ export class ConditionWriter implements AsyncDisposable {
     }
     // Perhaps it would refuse all others as well.
     const retryAfterMs = error instanceof KubeError ? error.retryAfterMs : undefined;
-    this.#pausedUntilMs =
+    this.#writes.untilMs =
       clock.monotonicMs() + backoffMs(failureBackoff, 1, random(), retryAfterMs);
     this.#logOnce(kind, object, error);
   }

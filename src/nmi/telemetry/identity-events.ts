@@ -53,7 +53,7 @@ export class IdentityEvents implements Disposable {
     this.#options = options;
   }
 
-  refused(owner: IdentityOwner, refusal: SourceRefusal, leftMs: () => number): void {
+  refused(owner: IdentityOwner, refusal: SourceRefusal, leftMs: () => number | undefined): void {
     const { reason } = refusal.failure;
     if (owner.kind !== 'AzureIdentity' || causeOf(reason) === 'platform') return;
     const reported = this.#reportedOf(owner);
@@ -61,15 +61,18 @@ export class IdentityEvents implements Disposable {
     reported.waiting?.cancel();
     reported.waiting = undefined;
     const { clock } = this.#options;
-    reported.refusesPods ||= leftMs() <= 0;
+    reported.refusesPods ||= (leftMs() ?? 0) <= 0;
     const isKnown = reported.reason === reason;
     reported.reason = reason;
     if (isKnown && clock.monotonicMs() - reported.writtenAtMs < repeatMs) return;
     this.#later(reported, reason, () => {
+      const left = leftMs();
+      // Deleted meanwhile, or no pod may use it any more.
+      if (left === undefined) return void this.#reported.delete(owner.uid);
       const isWritten = this.#record(owner, reason, reason, () => ({
         type: 'Warning',
         reason: eventReasonOf(reason),
-        note: this.#noteOf(refusal, leftMs()),
+        note: this.#noteOf(refusal, left),
         sharedForMs: refusedForMs,
       }));
       if (isWritten) reported.writtenAtMs = clock.monotonicMs();

@@ -59,8 +59,8 @@ export interface UpstreamObserver {
     durationMs: number,
     owners: readonly IdentityOwner[],
   ): void;
-  /** @param leftMs how long cached tokens last, at the time of the call. */
-  onRefused?(owner: IdentityOwner, refusal: SourceRefusal, leftMs: () => number): void;
+  /** @param leftMs how long cached tokens last, at the time of the call; undefined once no pod may use them. */
+  onRefused?(owner: IdentityOwner, refusal: SourceRefusal, leftMs: () => number | undefined): void;
   /** Nothing that the owner needs is refused any more. */
   onAccepted?(owner: IdentityOwner): void;
   /** A background refresh was due. */
@@ -211,7 +211,7 @@ export class TokenBroker implements Part, Disposable {
     });
     this.#refusals = new SourceRefusals(clock, demand, {
       onRefused: (owner, refusal) => {
-        const leftMs = (): number => this.#leftMsOf(owner.uid, identityKey(refusal.identity));
+        const leftMs = () => this.#leftMsOf(owner.uid, identityKey(refusal.identity));
         observer.onRefused?.(owner, refusal, leftMs);
       },
       onAccepted: (owner) => observer.onAccepted?.(owner),
@@ -448,8 +448,9 @@ export class TokenBroker implements Part, Disposable {
     return [...new Map(owners.map((owner) => [owner.uid, owner])).values()];
   }
 
-  #leftMsOf(uid: string, key: string): number {
+  #leftMsOf(uid: string, key: string): number | undefined {
     const owned = this.#options.demand.ownersOf(key).filter(({ owner }) => owner.uid === uid);
+    if (owned.length === 0) return undefined;
     const lives = this.#livesOf([key, ...owned.map(({ lastKey }) => lastKey)]);
     return Math.min(...owned.map(({ lastKey }) => leftOf(lives, key, lastKey)));
   }

@@ -727,6 +727,19 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
   });
 
+  it('writes other objects as fast while a Secret cannot be read', async () => {
+    const fixture = new Fixture();
+    fixture.secrets.set('a/sp', 'unavailable');
+    fixture.identity('a', 'cart', { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } });
+    await pass(fixture.clock, 120_000);
+    for (const name of ['one', 'two', 'three']) fixture.identity('shop', name);
+    await pass(fixture.clock, 5_000);
+    for (const name of ['one', 'two', 'three']) {
+      assert.equal(fixture.ready('azureidentities', 'shop', name), 'True ok');
+    }
+    assert.ok(fixture.checks.length < 15, `${fixture.checks.length} checks`);
+  });
+
   it('ends a running write at its disposal, and does not count it', async () => {
     const fixture = new Fixture();
     fixture.hangs = true;

@@ -28,7 +28,7 @@ interface Recorded extends Omit<EventDraft, 'regarding'> {
 function open({ random = 0, jitterMs = 0, isQuiet = false } = {}) {
   const clock = new HandClock();
   const recorded: Recorded[] = [];
-  const state = { isQuiet, leftMs: 0 };
+  const state: { isQuiet: boolean; leftMs: number | undefined } = { isQuiet, leftMs: 0 };
   const events = new IdentityEvents({
     events: {
       record: (regarding, kind, draft) => {
@@ -68,6 +68,17 @@ function open({ random = 0, jitterMs = 0, isQuiet = false } = {}) {
 }
 
 describe('the Event of an identity that its source refuses', () => {
+  it('is not written once no pod may use the identity', () => {
+    const { clock, state, refuse, accept, take } = open({ random: 0.5, jitterMs: 10_000 });
+    state.leftMs = 90 * minuteMs;
+    refuse();
+    state.leftMs = undefined;
+    clock.advance(10_000);
+    accept();
+    clock.advance(10_000);
+    assert.deepEqual(take(), []);
+  });
+
   it('names the reason, until when cached tokens last, and the fix', () => {
     const { state, refuse, take } = open();
     state.leftMs = 90 * minuteMs;

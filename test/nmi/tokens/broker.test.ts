@@ -97,7 +97,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     observer: {
       onFetch: (identity, { ok }, durationMs) => fetches.push([identity, ok, durationMs]),
       onRefused: ({ name }, { failure }, leftMs) =>
-        told.push(`${name} ${failure.reason}, ${Math.round(leftMs() / hourMs)} h left`),
+        told.push(`${name} ${failure.reason}, ${Math.round((leftMs() ?? NaN) / hourMs)} h left`),
       onAccepted: ({ name }) => told.push(`${name} accepted`),
       onRefresh: (outcome) => refreshes.push(outcome),
       onSourceBug: (error) => bugs.push(error),
