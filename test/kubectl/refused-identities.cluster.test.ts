@@ -39,31 +39,39 @@ const agentAccount = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-a
 const node = 'node-1';
 const pod = { namespace: 'default', name: 'p', ip: '127.0.0.11', node };
 const custom = '/apis/aadpodidentity.k8s.io/v1/namespaces/default';
-const lifeMs = 12_000;
-/** Each takes some 15 s; `test/nmi/refused-identities.test.ts` has all of them in every run. */
+/** Half of it is left when the first refresh fails: several times as long as the plugin takes on a busy machine. */
+const lifeMs = 30_000;
+/** Each takes some 35 s; `test/nmi/refused-identities.test.ts` has all of them in every run. */
 const usual = new Set(['secret-expired', 'binding-elsewhere', 'not-assigned']);
-const isAll = isWithin('all', sizeOfThisRun());
-const rows = refusedIdentities.filter(({ name }) => isAll || usual.has(name));
+const isLong = isWithin('long', sizeOfThisRun());
+const rows = refusedIdentities.filter(({ name }) => isLong || usual.has(name));
 
 describeOnNewestVersion('an identity that its source begins to refuse', (cluster) => {
   before(async () => {
     for (const name of ['default', 'kube-system']) await cluster().createNamespace(name);
     await cluster().apply(await readFile(join(deploy, 'crds.yaml'), 'utf8'));
     await eventually(async () => cluster().apply(await readFile(join(deploy, 'nmi.yaml'), 'utf8')));
-    await cluster().apply(await readFile(join(deploy, 'rights-federation.yaml'), 'utf8'));
+    const federation = await readFile(join(deploy, await rightsOfFederation()), 'utf8');
+    await cluster().apply(federation.replaceAll('my-namespace', 'default'));
     const secrets = await readFile(join(deploy, 'rights-secrets.yaml'), 'utf8');
     await cluster().apply(secrets.replaceAll('my-namespace', 'default'));
     await cluster().apply(secretsRole.replaceAll('namespace: shop', 'namespace: default'));
     await cluster().createServiceAccountClient(podAccount);
     await setNodes(cluster(), 1);
-    const account = `spec: { serviceAccountName: ${agentAccount.name}, nodeName`;
-    await putObjects(cluster(), agentPod({ node }).replace('spec: { nodeName', account));
+    await putObjects(cluster(), agentPod({ node, account: agentAccount.name }));
     await runPod(cluster().admin, {
       ...pod,
       labels: { aadpodidbinding: 'app' },
       serviceAccountName: podAccount.name,
     });
   });
+
+  /** Before 1.36 they are those of a namespace. */
+  async function rightsOfFederation(): Promise<string> {
+    const { body } = await cluster().admin.request('GET', '/version');
+    const isOld = Number.parseInt(String(asRecord(body)?.['minor']), 10) < 36;
+    return isOld ? 'rights-federation-before-1.36.yaml' : 'rights-federation.yaml';
+  }
 
   /** The parts of a test bed that the table changes, with the objects of the real server. */
   async function open() {
@@ -264,7 +272,7 @@ describeOnNewestVersion('an identity that its source begins to refuse', (cluster
         const { verdict, analyze } = await voices(row);
         assert.match(verdict, /^granted 0: /);
         assert.equal(analyze, 'not found 0');
-      }, 60_000);
+      }, 90_000);
     });
   }
 });
