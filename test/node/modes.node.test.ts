@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fabricAddresses } from '../../lab/fabric/fabric.ts';
 import { clientPod, untilPodsReady } from './support/client-pods.ts';
 import { eventuallyByProcess } from './support/eventually-by-process.ts';
 import { provideNodeSystem } from './support/node-system.ts';
@@ -34,10 +35,13 @@ import {
 
 const nodeSystem = provideNodeSystem();
 const byIptables = { redirect: 'iptables' };
+const isLong = process.env['TEST_SIZE'] === 'long';
 /** A minute in the long run. */
-const absentMs = process.env['TEST_SIZE'] === 'long' ? 60_000 : 15_000;
+const absentMs = isLong ? 60_000 : 15_000;
 /** Three minutes in the long run; three failed probes make an agent unready after 15 s at most. */
-const neverReadyMs = process.env['TEST_SIZE'] === 'long' ? 180_000 : 25_000;
+const neverReadyMs = isLong ? 180_000 : 25_000;
+const lateMs = isLong ? 60_000 : 25_000;
+const apiServer = { ip: fabricAddresses.nodeIp, port: '6443' };
 /** Of the documentation: the node drops what goes there. */
 const silentServer = '192.0.2.1';
 /** Releases whose agent does not get ready, while its container `redirect` does. */
@@ -239,6 +243,49 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     }
   }
 
+  function itOutlastsALateServer(mode: Mode): void {
+    it('refuses no request beside a new agent whose API server answers late, which then takes over', async (t) => {
+      await untilRolledOut(node);
+      const old = await servingAgent();
+      const daemonSet = ['daemonset/nmi', ...agent];
+      // The old agent reaches the server by its service, at another address.
+      const late = [
+        'OUTPUT',
+        '-p',
+        'tcp',
+        '--dport',
+        apiServer.port,
+        '-m',
+        'conntrack',
+        '--ctorigdst',
+      ];
+      const silence = [...late, apiServer.ip, '-m', 'owner', '--uid-owner', '65532', '-j', 'DROP'];
+      await node.machine.run(['iptables', '-w', '-I', ...silence]);
+      const env = [
+        { name: 'KUBERNETES_SERVICE_HOST', value: apiServer.ip },
+        { name: 'KUBERNETES_SERVICE_PORT', value: apiServer.port },
+      ];
+      const change = { spec: { template: { spec: { containers: [{ name: 'nmi', env }] } } } };
+      const name = await agentPod(node);
+      const report = await load.during(async () => {
+        await node.kubectl(['patch', ...daemonSet, '--patch', JSON.stringify(change)]);
+        await delay(lateMs);
+        const ready = '{.metadata.uid} {.status.conditions[?(@.type=="Ready")]}';
+        const now = ['get', 'pod', name, ...agent, `--output=jsonpath=${ready}`];
+        assert.equal(await node.kubectl(now), old, 'the old agent is there, and was never unready');
+        await node.machine.run(['iptables', '-w', '-D', ...silence]);
+        await untilRolledOut(node);
+        await node.kubectl(['rollout', 'undo', ...daemonSet]);
+        await untilRolledOut(node);
+      });
+      t.diagnostic(describeLoad(report));
+      assertClosed(report, mode === 'ebpf' ? ['app'] : ['node']);
+      assertIndependent(report);
+      const outcomes = Object.keys({ ...report.bound.outcomes, ...report.unbound.outcomes });
+      assert.deepEqual(outcomes.sort(), ['200 app', '400'], describeLoad(report));
+    });
+  }
+
   async function assertExplains(mode: Mode): Promise<void> {
     for (const pod of ['burstable', 'static-node-1']) {
       const explained = await inAgent(node, 'nmi', 'explain', `--pod=default/${pod}`);
@@ -308,6 +355,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
     });
 
+    itOutlastsALateServer('ebpf');
     itOutlasts('ebpf', ['cannot start', 'has a silent API server']);
 
     it('explains itself by kubectl exec', () => assertExplains('ebpf'));
@@ -347,7 +395,8 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       await installChart(node, { ...byIptables, podAnnotations: { upgrade: '3' } });
     });
 
-    itOutlasts('iptables', ['cannot start']);
+    itOutlastsALateServer('iptables');
+    itOutlasts('iptables', isLong ? ['cannot start', 'has a silent API server'] : ['cannot start']);
 
     it('explains itself by kubectl exec', () => assertExplains('iptables'));
   });
