@@ -282,7 +282,7 @@ function schemaOf(option: Option): Schema {
   return { ...typeOf(type), description: `${place}: ${help} Takes ${type.allowed}.` };
 }
 
-function typeOf({ kind, range, choices = [], pattern }: OptionType<unknown>): Schema {
+function typeOf({ kind, range, choices = [], removed, pattern }: OptionType<unknown>): Schema {
   switch (kind) {
     case 'boolean':
       return flag;
@@ -294,7 +294,8 @@ function typeOf({ kind, range, choices = [], pattern }: OptionType<unknown>): Sc
         pattern: '^[0-9]*$',
       };
     case 'choice':
-      return { enum: [...choices, '', null] };
+      // The templates refuse what was removed, since they can say what to do instead.
+      return { enum: [...choices, ...(removed === undefined ? [] : [removed.choice]), '', null] };
     case 'list': {
       const item = (pattern?.source ?? '').replaceAll(/^\^|\$$/g, '');
       return {

@@ -1,6 +1,5 @@
 /** Every scenario, in order; those with equal agent flags are adjacent. */
 import type { Scenario } from '../test-bed/scenario.ts';
-import { addressModeScenarios } from './node/address-mode.ts';
 import { addressScenarios } from './pods/addresses.ts';
 import { addressStormScenarios } from './pods/address-storm.ts';
 import { agentHandoverScenarios } from './node/agent-handover.ts';
@@ -74,7 +73,6 @@ export const scenarios: readonly Scenario[] = [
   ...hostileScenarios,
   ...linkScenarios,
   ...privilegeSplitScenarios,
-  ...addressModeScenarios,
   ...nodeSurfaceScenarios,
   ...kubeOutageScenarios,
   ...canaryScenarios,

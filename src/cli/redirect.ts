@@ -69,7 +69,6 @@ async function remove(config: Config, io: Io): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';
   const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
   await mode.remove();
-  if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
   // No mutation: all this changes the kernel of the machine; the chart's removal on a real node looks for the unit.
   if (config.bootGuardFolder !== '') removeBootGuard(config.bootGuardFolder);
   if (config.handoverSocket !== '') await removeDeadSockets(dirname(config.handoverSocket));

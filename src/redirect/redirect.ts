@@ -8,7 +8,7 @@
 import { CodedError } from '../base/coded-error.ts';
 
 /** `pinned`: another process maintains the redirect, and its mode is not yet known. */
-export type RedirectMode = 'ebpf' | 'iptables' | 'address' | 'pinned' | 'none';
+export type RedirectMode = 'ebpf' | 'iptables' | 'pinned' | 'none';
 
 /** The redirected address and its new destination. */
 export interface RedirectTarget {

@@ -721,14 +721,9 @@ describe('the chart', { skip }, () => {
       ['xtables-lock /run/xtables.lock', 'bpf /host/bpf', account],
       ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
     ],
-    address: [
-      ['NET_ADMIN', 'NET_BIND_SERVICE'],
-      ['bpf /host/bpf', account],
-      ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
-    ],
     none: [[], ['bpf /host/bpf read-only', account], ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi']],
   };
-  for (const redirect of ['', 'auto', 'ebpf', 'iptables', 'address', 'none']) {
+  for (const redirect of ['', 'auto', 'ebpf', 'iptables', 'none']) {
     const [capabilities, mounts, variables] = needs[redirect] ?? needs['auto'] ?? [];
     it(`gives what the redirect "${redirect}" needs, and no more`, () => {
       const nmi = { redirect, privilegeSplit: false, allowNetworkPluginKubenet: true };
@@ -847,16 +842,14 @@ describe('the chart', { skip }, () => {
   });
 
   it('is one container if there is no redirect for a second one', () => {
-    for (const redirect of ['address', 'none']) {
-      const { containers, volumes = [] } = daemonSetOf(objects({ nmi: { redirect } })).template
-        .spec;
-      assert.deepEqual(
-        containers.map(({ name }) => name),
-        ['nmi'],
-      );
-      assert.equal(configOf(containers[0] ?? assert.fail()).redirect, redirect);
-      assert.ok(!volumes.some(({ name }) => name === 'callers'));
-    }
+    const all = objects({ nmi: { redirect: 'none' } });
+    const { containers, volumes = [] } = daemonSetOf(all).template.spec;
+    assert.deepEqual(
+      containers.map(({ name }) => name),
+      ['nmi'],
+    );
+    assert.equal(configOf(containers[0] ?? assert.fail()).redirect, 'none');
+    assert.ok(!volumes.some(({ name }) => name === 'callers'));
   });
 
   it('gives the second container ports that the values of the first leave free', () => {
@@ -1017,8 +1010,8 @@ describe('the chart', { skip }, () => {
     [{ nmi: { redirect: 'pinned' } }, /nmi\.redirect=pinned is what nmi\.privilegeSplit sets/],
     [{ nmi: { probePort: 2579 } }, /nmi\.probePort must differ from nmi\.port/],
     [
-      { nmi: { redirect: 'address', metadataPort: 8085 } },
-      /nmi\.probePort must differ from nmi\.metadataPort/,
+      { nmi: { redirect: 'address' } },
+      /nmi\.redirect=address is no mode any more: set auto, ebpf or iptables, .* nothing else has to change\n/,
     ],
     [
       { nmi: { prometheusPort: 0 }, podMonitor: { enabled: true } },

@@ -47,8 +47,7 @@ describe('the table of privileges', () => {
 
   it('is what the DaemonSet requests, for every mode that it may choose', async () => {
     const { containers } = await readPodSpec('nmi.yaml');
-    const ofAuto = privileges.filter(({ flags }) => !flags.includes('--redirect=address'));
-    const wanted = ofAuto.flatMap(({ needs }) => needs.map(({ capability }) => capability));
+    const wanted = privileges.flatMap(({ needs }) => needs.map(({ capability }) => capability));
     const { add } = containers[0]?.securityContext.capabilities ?? {};
     assert.deepEqual(add?.toSorted(), [...new Set(wanted)].toSorted());
   });
@@ -207,7 +206,6 @@ describe('with the privileges of the table', { skip }, () => {
 
 /** The numbers of `linux/capability.h`. */
 const numbers: Readonly<Record<Capability, bigint>> = {
-  NET_BIND_SERVICE: 10n,
   NET_ADMIN: 12n,
   NET_RAW: 13n,
   BPF: 39n,

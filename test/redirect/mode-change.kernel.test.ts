@@ -142,40 +142,6 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
-  it('does not switch to the address mode while anything of eBPF is left, nor from iptables', async () => {
-    const beside = nmi(all, 'install', '--redirect=address');
-    assert.notEqual(beside.status, 0, beside.said);
-    assert.match(beside.said, /CONFLICT: .*programs of the eBPF mode are pinned/);
-    const found = nmi(all, 'verify', '--redirect=address');
-    assert.match(found.said, /problem: programs of the eBPF mode are pinned/);
-    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
-    assert.equal(nmi('net_admin', 'install', '--redirect=iptables').status, 0);
-    const links = await testBed.node.run('ip -br addr show');
-    const over = nmi(all, 'install', '--redirect=address');
-    assert.notEqual(over.status, 0, over.said);
-    assert.match(over.said, /CONFLICT: .*nmi0 holds 169\.254\.25\.79: another redirect was left/);
-    assert.match(
-      nmi(all, 'verify', '--redirect=address').said,
-      /problem: nmi0 holds 169\.254\.25\.79/,
-    );
-    assert.equal(await testBed.node.run('ip -br addr show'), links);
-    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 unavailable/);
-  });
-
-  it('is freed of the address mode, too, without a flag for the mode', async () => {
-    assert.equal(nmi(all, 'remove').status, 0);
-    const links = await testBed.node.run('ip -br addr show');
-    await testBed.node.run(`ip route add unreachable ${metadataIp}/32`);
-    const taken = nmi(all, 'install', '--redirect=address');
-    await testBed.node.run(`ip route del unreachable ${metadataIp}/32`);
-    assert.equal(taken.status, 0, taken.said);
-    assert.match(await testBed.node.run('ip -br addr show'), /nmi0 .*169\.254\.169\.254/);
-    const removed = nmi(all, 'remove');
-    assert.equal(removed.status, 0, removed.said);
-    assert.equal(await testBed.node.run('ip -br addr show'), links);
-    assert.match(await pod.send(dial), /^cloud sees/);
-  });
-
   it('is opened completely without a flag for the mode, whatever this process could install itself', async () => {
     for (const [capabilities, ...flags] of [
       [all],

@@ -111,9 +111,6 @@ capabilities:
   {{- else if include "nmi.mayUseIptables" . }}
   # NET_ADMIN: link, rules, chains. NET_RAW: legacy iptables speaks by a raw socket.
   add: [NET_ADMIN, NET_RAW]
-  {{- else if eq (include "nmi.redirect" .) "address" }}
-  # NET_ADMIN: the link. NET_BIND_SERVICE: port 80 of its address.
-  add: [NET_ADMIN, NET_BIND_SERVICE]
   {{- end }}
 {{- end -}}
 

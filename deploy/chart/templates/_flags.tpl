@@ -51,7 +51,6 @@
 {{- end -}}
 {{- define "nmi.conditionsFlags" -}}
 {{- include "nmi.flag" (dict "flag" "--custom-user-agent" "value" .Values.customUserAgent) }}
-{{- include "nmi.flag" (dict "flag" "--redirect" "value" .Values.nmi.redirect) }}
 {{- include "nmi.flag" (dict "flag" "--identity-owners" "value" .Values.nmi.identityOwners) }}
 {{- include "nmi.flag" (dict "flag" "--cloud" "value" .Values.nmi.cloud) }}
 {{- include "nmi.flag" (dict "flag" "--entra-authority" "value" .Values.nmi.entraAuthority) }}

@@ -288,10 +288,9 @@ default from 1.36; the server then holds each agent to its node. Without a clust
 {{- end }}
 {{- end }}
 {{- if eq (include "nmi.redirect" .) "address" }}
-{{- if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.metadataPort | default "80") }}
-{{- fail "nmi.probePort must differ from nmi.metadataPort, which every pod can reach" }}
+{{- fail "nmi.redirect=address is no mode any more: set auto, ebpf or iptables, which serve a node without a metadata service too; nothing else has to change" }}
 {{- end }}
-{{- else if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.port | default "2579") }}
+{{- if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.port | default "2579") }}
 {{- fail "nmi.probePort must differ from nmi.port, which every pod can reach" }}
 {{- end }}
 {{- if eq (include "nmi.redirect" .) "pinned" }}

@@ -84,7 +84,7 @@ export function createClusterState(
     pods,
     grants,
     owners: new IdentityOwners(owners, ownersMode),
-    upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
+    upstreams: new UpstreamResolver(authoritiesOf(config)),
     workloadIdentities: config.workloadIdentity
       ? new WorkloadIdentities(accountsOf(snapshot.accounts), config.workloadIdentityTenant)
       : undefined,

@@ -37,11 +37,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
   // No mutation: a listener of the index fails only if it has a bug.
   const ownerIndex = new OwnerIndex(bugReporter(log, clock, 'index listener failed'));
   const owners = new IdentityOwners(ownerIndex, config.identityOwners);
-  const upstreams = new UpstreamResolver(
-    authoritiesOf(config),
-    config.redirect !== 'address',
-    clock,
-  );
+  const upstreams = new UpstreamResolver(authoritiesOf(config), clock);
   const counts: WriteCounts = {
     written: 0,
     conflict: 0,

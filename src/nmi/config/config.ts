@@ -62,10 +62,12 @@ export function parseConfig(
   for (const option of options) {
     const entry = given.get(option);
     const value = option.type.parse(entry?.text ?? option.default);
-    const { allowed } = option.type;
+    const { allowed, removed } = option.type;
     if (value !== undefined) values[option.key] = value;
-    else if (entry !== undefined) problems.push(wrongValue(entry, allowed));
-    else problems.push(`${withDashes(option.name)} is missing; allowed: ${allowed}`);
+    else if (entry !== undefined) {
+      const isRemoved = removed?.choice === entry.text.toLowerCase();
+      problems.push(wrongValue(entry, isRemoved ? removed.allowed : allowed));
+    } else problems.push(`${withDashes(option.name)} is missing; allowed: ${allowed}`);
   }
   if (!isComplete(values) || problems.length > 0) return { ok: false, problems };
   if (leadsNowhere(values)) {
@@ -97,17 +99,15 @@ function fromEnvironment(option: Option, environment: Environment): Given | unde
  * would send pods to their own loopback, and iptables needs a kernel setting that hosts should not have.
  */
 function leadsNowhere({ redirect, listenIp }: Config): boolean {
-  return redirect !== 'none' && redirect !== 'address' && listenIp.startsWith('127.');
+  return redirect !== 'none' && listenIp.startsWith('127.');
 }
 
 function finish(config: Config): Config {
-  const { redirect, metadataIp, metadataPort, logLevel, verbosity } = config;
+  const { logLevel, verbosity } = config;
   const level = verbosity >= 6 ? 'trace' : verbosity >= 4 ? 'debug' : logLevel;
   return Object.freeze({
     ...config,
     ...(leadsNowhere(config) ? { listenIp: defaultTarget.listenIp } : {}),
-    // The address mode rewrites nothing: the agent listens at the address that pods connect to.
-    ...(redirect === 'address' ? { listenIp: metadataIp, listenPort: metadataPort } : {}),
     logLevel: logLevel === 'info' ? level : logLevel,
   });
 }
@@ -122,11 +122,10 @@ function addressCollisions(config: Config, given: GivenTexts): readonly string[]
 
 /** The redirected port is reachable by every pod; probes and metrics must not share it. */
 function portCollisions(config: Config, given: GivenTexts): readonly string[] {
-  const taken = config.redirect === 'address' ? 'metadata-port' : 'nmi-port';
   return (['http-probe-port', 'prometheus-port'] as const).flatMap((name) => {
     const port = name === 'http-probe-port' ? config.probePort : config.metricsPort;
     if (port !== config.listenPort) return [];
-    return [wrongValue(shownOf(name, String(port), given), `another port than --${taken}`)];
+    return [wrongValue(shownOf(name, String(port), given), 'another port than --nmi-port')];
   });
 }
 

@@ -10,6 +10,8 @@ export interface OptionType<T> {
   /** Of a duration, in milliseconds. */
   readonly range?: { readonly min: number; readonly max: number };
   readonly choices?: readonly string[];
+  /** Of a choice: one that was removed, and what is allowed instead of it. */
+  readonly removed?: { readonly choice: string; readonly allowed: string };
   /** Of a list: of each item. */
   readonly pattern?: RegExp;
   /** Undefined for free texts: a path, an address or a secret must not be published. */

@@ -143,10 +143,16 @@ const table = {
   Redirect: {
     redirect: {
       isOfRedirect: true,
-      isOfConditions: true,
-      type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
+      type: {
+        ...choice(['auto', 'ebpf', 'iptables', 'pinned', 'none']),
+        removed: {
+          choice: 'address',
+          allowed:
+            'auto, ebpf or iptables, which serve a node without a metadata service too; nothing else has to change there',
+        },
+      },
       default: 'auto',
-      help: "How pods' connections reach the agent. `auto`: eBPF if the kernel supports it and pods are in the cgroup2 tree, iptables otherwise. `address`: the node has no metadata service, and holds the metadata address itself. `pinned`: `nmi redirect run` in another container maintains the redirect, and this one needs no rights. `none`: no redirect.",
+      help: "How pods' connections reach the agent. `auto`: eBPF if the kernel supports it and pods are in the cgroup2 tree, iptables otherwise. `pinned`: `nmi redirect run` in another container maintains the redirect, and this one needs no rights. `none`: no redirect.",
     },
     'ipt-update-interval-sec': {
       key: 'redirectIntervalMs',

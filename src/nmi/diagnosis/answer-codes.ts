@@ -155,7 +155,7 @@ export const answerCodes = {
     check: '`kubectl get azureidentitygrants`, and `kubectl nmi grants` for what is missing.',
   },
   identity_unsupported: {
-    means: 'The AzureIdentity has a type that this agent or node cannot serve.',
+    means: 'The AzureIdentity has a type that this agent does not know.',
     fix: 'Use another type: docs/identities.md#types lists all, and what each needs.',
     check: '`kubectl get azureidentity NAME -o jsonpath={.spec.type}`',
   },

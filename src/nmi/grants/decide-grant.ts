@@ -65,7 +65,7 @@ export function decideGrant(
   // The add-ons of a cluster use the node's own identities, as they did before pods on the host
   // network could be told apart.
   if (found === undefined && isUnlabeled && pod.hostNetwork) {
-    return ofNode(pod, query.selector, byHostNetwork, clusterState);
+    return ofNode(pod, query.selector, byHostNetwork);
   }
   const problem = clusterState.rightsProblem();
   if (problem !== undefined) {
@@ -112,7 +112,7 @@ function ofException(
     const { name } = exception;
     return refuseUnowned({ kind: 'AzurePodIdentityException', name, entry }, pod);
   }
-  return ofNode(pod, selector, `exception ${exception.name}`, clusterState);
+  return ofNode(pod, selector, `exception ${exception.name}`);
 }
 
 /** Objects applied together arrive in any order: the grant of a young identity may still arrive. */
@@ -134,13 +134,7 @@ export function refuseUnowned(unowned: Unowned, pod: Pod, isPending = false): Re
   return refused(pod, 'identity_not_owned', { about: 'not-owned', unowned }, isPending);
 }
 
-function ofNode(
-  pod: Pod,
-  selector: IdentitySelector,
-  by: string,
-  { upstreams }: GrantState,
-): Granted | RefusedPod {
-  if (!upstreams.hasImds) return refused(pod, 'identity_unsupported', { about: 'no-imds' });
+function ofNode(pod: Pod, selector: IdentitySelector, by: string): Granted {
   const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
   return { kind: 'granted', pod, upstream, auxiliary: [], identity: undefined, by };
 }

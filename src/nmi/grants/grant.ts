@@ -28,7 +28,7 @@ export interface ByObjectId {
 }
 
 export type PodFacts =
-  | { readonly about: 'pod-gone' | 'host-network' | 'no-imds' | 'account-pending' }
+  | { readonly about: 'pod-gone' | 'host-network' | 'account-pending' }
   | {
       readonly about: 'account-unavailable' | 'account-unreadable' | 'account-unannotated';
       readonly account: ObjectName;

@@ -106,10 +106,6 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
       return {
         text: `Access denied: ${who} is on the host network, and such pods get no tokens on this node (--host-network=refuse).`,
       };
-    case 'no-imds':
-      return notFound(
-        `${who} is to have the node's own identities, and this node has no metadata service of its own.`,
-      );
     case 'account-unavailable':
       return {
         text: `The service account of this pod, ${fullName(facts.account)}, cannot be read: the Kubernetes API is not available. Retry.`,

@@ -16,7 +16,7 @@ import {
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import { parseNodeIdentity } from '../sources/node-identity.ts';
 import type { Revocable } from '../sources/source.ts';
-import { legsOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 export type UpstreamChoice =
   | {
@@ -42,20 +42,14 @@ const maxAheadMs = 5 * 60_000;
 const notYet = invalid('has a spec.notBefore in the future');
 
 export class UpstreamResolver {
-  readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;
   readonly #clock: Pick<Clock, 'wallMs'>;
   /** For one account each: namespace users decide how many accounts there are. */
   readonly #choices = new WeakMap<Identity, { account: string; choice: UpstreamChoice }>();
 
-  constructor(
-    resolveAuthority: ResolveAuthority,
-    hasImds = true,
-    clock: Pick<Clock, 'wallMs'> = systemClock,
-  ) {
+  constructor(resolveAuthority: ResolveAuthority, clock: Pick<Clock, 'wallMs'> = systemClock) {
     this.#resolveAuthority = resolveAuthority;
     this.#clock = clock;
-    this.hasImds = hasImds;
   }
 
   of(identity: Identity, pod: PodAccount): UpstreamChoice {
@@ -78,19 +72,12 @@ export class UpstreamResolver {
   }
 
   #work(identity: Identity, pod: PodAccount): UpstreamChoice {
-    if (identity.type === 0) return this.#held(ofNode(identity), 0);
+    if (identity.type === 0) return ofNode(identity);
     if (kindsOfType(identity.type).length === 0) {
       const problem = `has the type ${identity.type}; known are ${knownTypes()}`;
       return { kind: 'unusable', reason: 'identity_unsupported', problem };
     }
-    return this.#held(this.#ofEntra(identity, pod), identity.type);
-  }
-
-  #held(choice: UpstreamChoice, type: number): UpstreamChoice {
-    if (this.hasImds || choice.kind === 'unusable') return choice;
-    if (legsOf(choice.upstream).every(({ kind }) => kind === 'entra')) return choice;
-    const problem = `has the type ${type}, and this node has no metadata service`;
-    return { kind: 'unusable', reason: 'identity_unsupported', problem };
+    return this.#ofEntra(identity, pod);
   }
 
   /** An application that authenticates with a token of the pod's service account. */

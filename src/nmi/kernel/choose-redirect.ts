@@ -2,7 +2,6 @@
  * Chooses the redirect for a configuration, and logs the reason. `auto` is eBPF if the node supports it,
  * else iptables; the reason names the missing part.
  */
-import { openAddressRedirect } from '../../redirect/address.ts';
 import { findCgroupRoot, findPodsRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
 import { findRefusal } from '../../redirect/ebpf/programs.ts';
@@ -11,11 +10,7 @@ import {
   type EbpfRedirect,
   type FallbackRedirect,
 } from '../../redirect/ebpf/ebpf.ts';
-import {
-  refuseBesidePrograms,
-  replacePrograms,
-  reportPrograms,
-} from '../../redirect/ebpf/stale-programs.ts';
+import { replacePrograms, reportPrograms } from '../../redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import type { LimitedConnects } from '../../redirect/iptables/rules.ts';
 import { noRedirect } from '../../redirect/none.ts';
@@ -49,14 +44,9 @@ export function chooseRedirect(
   clock: Clock = systemClock,
   hasPredecessor: () => boolean = () => false,
 ): RedirectChoice {
-  const { metadataIp, metadataPort } = config;
   switch (config.redirect) {
     case 'none':
       return { redirect: reportPrograms(noRedirect(), config.bpfPinFolder), ...plain };
-    case 'address': {
-      const redirect = openAddressRedirect({ target: { metadataIp, metadataPort } });
-      return { redirect: refuseBesidePrograms(redirect, config.bpfPinFolder), ...plain };
-    }
     case 'iptables':
       return { redirect: iptablesAlone(config), ...plain };
     case 'pinned': {

@@ -26,8 +26,6 @@ export interface PassthroughPolicy {
   readonly blockInstanceMetadata: boolean;
   /** Areas besides `instance` and `versions` that are allowed. */
   readonly allowedAreas: readonly PassthroughArea[];
-  /** False where the node has no metadata service of its own. */
-  readonly hasImds: boolean;
 }
 
 export interface PassthroughOptions {
@@ -198,12 +196,6 @@ async function readRequestBody(
 }
 
 function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer | undefined {
-  if (!policy.hasImds) {
-    return refuse(
-      'not_found',
-      'This node has no instance metadata service; tokens are all there is.',
-    );
-  }
   if (area === 'versions') return undefined;
   if (area === 'instance') {
     if (!policy.blockInstanceMetadata) return undefined;

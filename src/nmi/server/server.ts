@@ -93,7 +93,6 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       policy: {
         blockInstanceMetadata: config.blockInstanceMetadata,
         allowedAreas: config.allowedAreas,
-        hasImds: config.redirect !== 'address',
       },
       limits: new CallerLimits(relayMaxima, (limitKey) => onThrottled(limitKey, 'metadata')),
       loopDetection: options.loopDetection,
@@ -111,7 +110,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     shareOfRate * connectRate.burst,
     () => clock.monotonicMs(),
   );
-  const isRateLimited = config.redirect !== 'none' && config.redirect !== 'address';
+  const isRateLimited = config.redirect !== 'none';
   const listeners: Listener[] = [];
   const shared = createHandlers(options, passthrough, policy, (limitKey, limit) =>
     onThrottled(limitKey, limitNames[limit]),

@@ -125,7 +125,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     owners,
     workloadIdentities,
     nearNames: new NearNames(grants),
-    upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address', clock),
+    upstreams: new UpstreamResolver(authoritiesOf(config), clock),
     isSynced: () => watches.synced,
     trusts: staleness.trusts,
     rightsProblem: staleness.rightsProblem,

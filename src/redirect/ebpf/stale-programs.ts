@@ -5,11 +5,10 @@
  *
  * 1. The iptables mode removes them once its own redirect is active, so that the node is never open.
  * 2. Without a redirect they stay and are reported as a problem, since only `remove` opens a node.
- * 3. The address mode does not start: the programs, and the rules of their fallback, redirect past it.
- * 4. The bind programs, which reserve the agent's address and port for the earlier agent, are removed
+ * 3. The bind programs, which reserve the agent's address and port for the earlier agent, are removed
  *    before this agent listens there: this opens nothing, and this agent has no permission to
  *    exempt itself.
- * 5. Pins are unlinked, which needs no bpf(2) and so no capability; the kernel then detaches the
+ * 4. Pins are unlinked, which needs no bpf(2) and so no capability; the kernel then detaches the
  *    programs.
  */
 import { setTimeout as delay } from 'node:timers/promises';
@@ -60,25 +59,6 @@ export function reportPrograms(redirect: Redirect, pinFolder: string): Redirect 
 /** The pins are in no digest, so there is none beside them. */
 function digestWithout(redirect: Redirect, pinFolder: string): NonNullable<Redirect['digest']> {
   return async () => (findPinned(pinFolder) === undefined ? redirect.digest?.() : undefined);
-}
-
-/**
- * A mode that refuses to start beside such programs: they redirect to an address at which this mode does
- * not listen. They would also redirect the check whether a service answers at the metadata address.
- */
-export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Redirect {
-  const refusing =
-    <T>(work: () => Promise<T>) =>
-    async (): Promise<T> => {
-      const found = findRemovable(pinFolder);
-      if (found !== undefined) throw new RedirectError('CONFLICT', 'take address', found);
-      return work();
-    };
-  return {
-    ...reportPrograms(redirect, pinFolder),
-    prepare: refusing(() => redirect.prepare()),
-    install: refusing(() => redirect.install()),
-  };
 }
 
 /**

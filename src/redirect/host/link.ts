@@ -18,7 +18,7 @@ export interface NodeLink {
   readonly ipv4: readonly string[];
 }
 
-export const linkName = 'nmi0';
+const linkName = 'nmi0';
 
 const ownKinds: readonly (string | undefined)[] = ['dummy', 'bridge'];
 
@@ -44,13 +44,6 @@ export function readLink(entry: JsonRecord): NodeLink {
 
 export function nodeAddresses(links: readonly NodeLink[]): ReadonlySet<string> {
   return new Set(links.flatMap((link) => link.ipv4));
-}
-
-/** Other addresses of the agent's link: remains of another redirect mode. */
-export function otherAddresses(links: readonly NodeLink[], ip: string): readonly string[] {
-  const own = findOwn(links);
-  if (own === undefined || !isAdoptable(links, own)) return [];
-  return own.ipv4.filter((other) => other !== ip);
 }
 
 /** Problems of the listen address, as short sentences. */

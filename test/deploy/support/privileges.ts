@@ -4,7 +4,7 @@
  */
 
 /** As in a manifest, without `CAP_`. */
-export type Capability = 'NET_ADMIN' | 'NET_RAW' | 'NET_BIND_SERVICE' | 'BPF';
+export type Capability = 'NET_ADMIN' | 'NET_RAW' | 'BPF';
 export type Command = 'nmi run' | 'nmi redirect run';
 
 export interface Need {
@@ -66,14 +66,6 @@ export const privileges: readonly Privileges[] = [
     commands: both,
     flags: ['--redirect=iptables', '--iptables-backend=legacy'],
     needs: [netAdmin('link, rules and chains', 'NOT_PERMITTED: ip link add: '), netRaw],
-  },
-  {
-    commands: ['nmi run'],
-    flags: ['--redirect=address'],
-    needs: [
-      netAdmin('the link', 'NOT_PERMITTED: ip link add: '),
-      alike('NET_BIND_SERVICE', 'port 80', 'no permission to bind 169.254.169.254:80'),
-    ],
   },
   {
     commands: ['nmi run'],

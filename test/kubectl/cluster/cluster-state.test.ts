@@ -96,13 +96,5 @@ describe('a snapshot as the agent sees it', () => {
     assert.equal(outcomeOf(viewOf(use))?.kind, 'refused');
     assert.equal(outcomeOf(viewOf(use, { workloadIdentity: true }))?.kind, 'granted');
     assert.equal(outcomeOf(viewOf(use, { workloadIdentity: true }, ''))?.kind, 'refused');
-    assert.equal(
-      outcomeOf(viewOf({ aadpodidbinding: 'orders' }, { redirect: 'address' }))?.kind,
-      'refused',
-    );
-    assert.equal(
-      outcomeOf(viewOf({ aadpodidbinding: 'orders' }, { redirect: 'iptables' }))?.kind,
-      'granted',
-    );
   });
 });

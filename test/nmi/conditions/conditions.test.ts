@@ -106,15 +106,6 @@ describe('status conditions', () => {
     assert.equal(process.written(), 2, 'each is written once');
   });
 
-  it('report identities that nodes without a metadata service cannot use', async () => {
-    await using kube = await openFakeKube();
-    populate(kube);
-    await using _ = await open(kube, { redirect: 'address' });
-    await eventually(() => {
-      assert.equal(readyOf(kube, 'AzureIdentity', 'cart'), 'False identity_unsupported');
-    });
-  });
-
   it('are not written before both kinds are listed, which readiness reports', async () => {
     await using kube = await openFakeKube();
     populate(kube);

@@ -15,7 +15,7 @@ const tenantID = '7e570000-1ab0-4000-8000-000000000001';
 const metadata = { namespace: 'shop', name: 'cart', uid: 'u', resourceVersion: '1' };
 const secretSpec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
 
-function rulesOf(mode: OwnersMode = 'warn', hasImds = true) {
+function rulesOf(mode: OwnersMode = 'warn') {
   const authority = () =>
     ({
       ok: true,
@@ -24,7 +24,7 @@ function rulesOf(mode: OwnersMode = 'warn', hasImds = true) {
       accountAudience: 'api://x',
     }) as const;
   const { owners, index } = createOwners(mode);
-  return { owners, index, upstreams: new UpstreamResolver(authority, hasImds) };
+  return { owners, index, upstreams: new UpstreamResolver(authority) };
 }
 
 function identityOf(spec: unknown) {
@@ -72,8 +72,6 @@ describe('the conditions of an AzureIdentity', () => {
     ]);
     const [conditions] = ofIdentity({ type: 9, clientID });
     assert.deepEqual(conditions, invalid('identity_unsupported'));
-    const onOther = ofIdentity({ type: 0, clientID }, undefined, rulesOf('warn', false));
-    assert.deepEqual(onOther[0], invalid('identity_unsupported'));
   });
 
   it('name the missing Secret, or the missing permission to read it', () => {

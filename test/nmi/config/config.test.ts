@@ -236,16 +236,16 @@ describe('the configuration', () => {
     accepted({ ...flags, 'prometheus-port': '0', 'http-probe-port': '0' });
   });
 
-  it('listens on the port that pods connect to in the address mode, and reserves that port', () => {
-    const flags = { redirect: 'address', 'metadata-ip': '192.0.2.1', 'metadata-port': '8099' };
-    const { listenIp, listenPort } = accepted(flags);
-    assert.deepEqual([listenIp, listenPort], ['192.0.2.1', 8099]);
-    const result = parseConfig({ node: 'n', ...flags, 'prometheus-port': '8099' }, {});
-    assert.ok(!result.ok);
-    assert.deepEqual(result.problems, [
-      '--prometheus-port has the value "8099"; allowed: another port than --metadata-port',
-    ]);
-    assert.equal(accepted({ 'metadata-ip': '192.0.2.1' }).listenIp, accepted({}).listenIp);
+  it('refuses the address mode, and says what to use instead', () => {
+    const problem =
+      'has the value "address"; allowed: auto, ebpf or iptables, which serve a node without a ' +
+      'metadata service too; nothing else has to change there';
+    for (const [shown, result] of [
+      ['--redirect', parseConfig({ node: 'n', redirect: 'address' }, {})],
+      ['NMI_REDIRECT', parseConfig({ node: 'n' }, { NMI_REDIRECT: 'address' })],
+    ] as const) {
+      assert.deepEqual(result, { ok: false, problems: [`${shown} ${problem}`] });
+    }
   });
 
   it('does not let a redirect lead to the loopback of pods, and warns', () => {
@@ -263,7 +263,6 @@ describe('the configuration', () => {
       }
     }
     assert.deepEqual(leadsTo('127.0.0.1', 'none'), ['127.0.0.1', 0]);
-    assert.deepEqual(leadsTo('127.0.0.1', 'address'), [defaultTarget.metadataIp, 0]);
     const [warning] = warningsOf({ 'nmi-listen-address': '127.0.0.1' }, {});
     assert.match(
       warning ?? '',

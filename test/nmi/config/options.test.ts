@@ -73,7 +73,6 @@ describe('the table of options', () => {
       [
         'kubeconfig',
         'custom-user-agent',
-        'redirect',
         'identity-owners',
         'cloud',
         'entra-authority',

@@ -12,11 +12,11 @@ function shown(flags: Readonly<Record<string, string>>): ReadonlyMap<string, str
 
 describe('the flags that everyone may read', () => {
   it('are all flags, with their current values', () => {
-    const flags = shown({ redirect: 'address', v: '6', 'http-probe-port': '1' });
+    const flags = shown({ redirect: 'none', v: '6', 'http-probe-port': '1' });
     const names = options.filter(hasFlag).map(({ name }) => name);
     assert.deepEqual([...flags.keys()], names.toSorted());
-    assert.equal(flags.get('redirect'), 'address');
-    assert.equal(flags.get('nmi-listen-address'), '169.254.169.254');
+    assert.equal(flags.get('redirect'), 'none');
+    assert.equal(flags.get('nmi-listen-address'), '169.254.25.79');
     assert.equal(flags.get('http-probe-port'), '1');
     assert.equal(flags.get('log-level'), 'trace');
     assert.equal(flags.get('address-staleness-limit'), '900s');

@@ -306,12 +306,6 @@ const ofPods: readonly PodSituation[] = [
     objects: { identities: [createIdentity('orders', federated)] },
   },
   {
-    name: 'with type 0 where no IMDS is',
-    code: 'identity_unsupported',
-    options: { redirect: 'address' },
-    fix: /^Correct it\.$/,
-  },
-  {
     name: 'asks for another client id',
     code: 'selector_not_bound',
     request: named('client_id', clientB),
@@ -573,14 +567,6 @@ const ofObjects: readonly ObjectSituation[] = [
     name: 'a type that does not exist',
     kind: 'AzureIdentity',
     objects: identity({ type: 9, clientID: clientA }),
-    code: 'identity_unsupported',
-    fix: /^Correct it\.$/,
-  },
-  {
-    name: 'a type that the nodes cannot serve',
-    kind: 'AzureIdentity',
-    objects: {},
-    options: { redirect: 'address' },
     code: 'identity_unsupported',
     fix: /^Correct it\.$/,
   },

@@ -36,7 +36,6 @@ interface TestBed {
   readonly exception?: Partial<Exception>;
   readonly hostNetwork?: 'serve' | 'refuse';
   /** Default: the node has a metadata service. */
-  readonly hasImds?: boolean;
   /** Default: identity owners are not checked. */
   readonly owners?: OwnersMode;
   readonly granted?: readonly Partial<IdentityGrant>[];
@@ -68,15 +67,12 @@ function decide(
     nearNames: new NearNames(grants),
     workloadIdentities:
       account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),
-    upstreams: new UpstreamResolver(
-      () => ({
-        ok: true,
-        authority: 'https://login.example',
-        audience: 'api://exchange',
-        accountAudience: 'api://exchange',
-      }),
-      testBed.hasImds ?? true,
-    ),
+    upstreams: new UpstreamResolver(() => ({
+      ok: true,
+      authority: 'https://login.example',
+      audience: 'api://exchange',
+      accountAudience: 'api://exchange',
+    })),
   };
   const policy = { strict: false, graceMs: 60_000, hostNetwork } as const;
   return decideGrant(asked, { resource, selector }, clusterState, policy, now);
@@ -210,11 +206,6 @@ describe('a pod on the host network', () => {
       kind: 'client_id',
       value: 'x',
     });
-  });
-
-  it('gets nothing on a node without a metadata service', () => {
-    const said = bodyOf(decide({ hasImds: false }, vault, undefined, unbound));
-    assert.match(said, /^400 identity_unsupported /);
   });
 });
 

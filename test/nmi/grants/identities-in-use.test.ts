@@ -37,7 +37,6 @@ function open(choice?: WorkloadChoice, mode: OwnersMode = 'off') {
       audience: 'api://x',
       accountAudience: 'api://x',
     }),
-    true,
     clock,
   );
   const accounts = { generation: 0, choice, listeners: new Set<() => void>() };

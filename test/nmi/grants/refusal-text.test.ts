@@ -120,7 +120,6 @@ describe('a refusal of a pod', () => {
       [{ about: 'pod-gone' }, /^Pod default\/p is gone\. Retry\.$/],
       [{ about: 'account-pending' }, /is being read\. Retry\.$/],
       [{ about: 'host-network' }, /^Access denied: pod default\/p .*--host-network=refuse/],
-      [{ about: 'no-imds' }, /^Identity not found: pod default\/p .*no metadata service/],
       [
         { about: 'account-unreadable', account },
         /service account default\/robot .*"get" on service/,

@@ -57,7 +57,6 @@ describe('a revoked AzureIdentity', () => {
       audience: 'api://x',
       accountAudience: 'api://x',
     }),
-    true,
     clock,
   );
 
@@ -244,21 +243,6 @@ describe('an identity of Entra ID', () => {
     const fields = { adEndpoint: 'https://login.corp.example:8443' };
     const identity = entraOf(directory.of(identityOf(1, fields), pod));
     assert.equal(identity.authority, 'https://login.corp.example:8443');
-  });
-
-  it('alone is usable on a node without a metadata service', () => {
-    const authority = {
-      authority: 'https://login.example',
-      audience: 'api://x',
-      accountAudience: 'api://x',
-      legAudience: '',
-    };
-    const resolver = new UpstreamResolver(() => ({ ok: true, ...authority }), false);
-    assert.equal(resolver.of(identityOf(1), pod).kind, 'upstream');
-    assert.equal(
-      problemOf(resolver.of(createIdentity({ clientId }), pod)),
-      'has the type 0, and this node has no metadata service',
-    );
   });
 
   it('has a token of each auxiliary tenant, with the same credential, only with a secret', () => {

@@ -46,7 +46,7 @@ function choose(
 
 describe('the redirect of a configuration', () => {
   it('is the configured one', () => {
-    for (const mode of ['none', 'address', 'iptables'] as const) {
+    for (const mode of ['none', 'iptables'] as const) {
       const plain = { mode, why: 'chosen by --redirect', counts: false, podsRoot: undefined };
       assert.deepEqual(choose(mode), plain);
     }

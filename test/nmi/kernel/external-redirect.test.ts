@@ -160,7 +160,7 @@ describe('a redirect in another process', () => {
     });
   }
 
-  it('does not accept look-ups after a start in address mode', async (t) => {
+  it('does not accept look-ups after a start in iptables mode', async (t) => {
     const { side, redirect } = await open(t, { mode: 'iptables' });
     await redirect.prepare();
     side.report = { ...side.report, mode: 'ebpf' };

@@ -24,7 +24,6 @@ import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
 const open: PassthroughPolicy = {
   blockInstanceMetadata: false,
   allowedAreas: ['scheduledevents'],
-  hasImds: true,
 };
 
 function routeTo(area: PassthroughArea, query = 'api-version=2021-02-01'): PassthroughRoute {
@@ -334,12 +333,6 @@ describe('the policy for relayed paths', () => {
     const blocked = { blockInstanceMetadata: true };
     assert.equal(refusalOf('instance', blocked)?.reason, 'metadata_blocked');
     assert.equal(refusalOf('versions', blocked), undefined);
-  });
-
-  it('has nothing to relay on a node without the service', () => {
-    for (const area of ['instance', 'versions', 'scheduledevents'] as const) {
-      assert.equal(refusalOf(area, { hasImds: false })?.reason, 'not_found');
-    }
   });
 
   it('allows POST only for scheduled events', () => {

@@ -135,7 +135,7 @@ describe('the identity of a grant', () => {
       ({ kind: 'refused', reason: 'r', facts, isPending: false, pod: connectionPod }) as never;
     assert.equal(identityOf(createGrant({ identity })), identity);
     assert.equal(identityOf(refusedFor({ about: 'unusable', identity })), identity);
-    assert.equal(identityOf(refusedFor({ about: 'no-imds' })), undefined);
+    assert.equal(identityOf(refusedFor({ about: 'pod-gone' })), undefined);
     assert.equal(
       identityOf({ kind: 'by-object-id', pod: connectionPod, candidates: [], objectId: 'o' }),
       undefined,

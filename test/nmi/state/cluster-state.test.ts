@@ -204,13 +204,11 @@ describe('the state of the node in the agent', () => {
     await waiting;
   });
 
-  it('reads service accounts only when that is on, and has no metadata service in address mode', async () => {
+  it('reads service accounts only when that is on', async () => {
     await using plain = await open();
     assert.equal(plain.state.workloadIdentities, undefined);
-    assert.ok(plain.state.upstreams.hasImds);
-    await using other = await open({ 'workload-identity': 'true', redirect: 'address' });
+    await using other = await open({ 'workload-identity': 'true' });
     assert.ok(other.state.workloadIdentities !== undefined);
-    assert.ok(!other.state.upstreams.hasImds);
   });
 
   it('records the places of its pods when their events arrive', async () => {

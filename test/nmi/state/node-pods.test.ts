@@ -41,7 +41,7 @@ async function open(t: TestContext, flags: Readonly<Record<string, string>> = {}
         return () => undefined;
       },
     },
-    upstreams: new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' }), true),
+    upstreams: new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' })),
     watches: { whenSynced: () => synced.promise },
   } as unknown as ClusterState;
   const told: (readonly bigint[])[] = [];

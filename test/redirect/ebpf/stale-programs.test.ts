@@ -3,11 +3,7 @@ import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } f
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import {
-  refuseBesidePrograms,
-  replacePrograms,
-  reportPrograms,
-} from '../../../src/redirect/ebpf/stale-programs.ts';
+import { replacePrograms, reportPrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
 import type { Redirect, RedirectStatus } from '../../../src/redirect/redirect.ts';
 import { pretendFileSystem, type PretendedFileSystem } from '../../support/replaced-fs.ts';
 
@@ -58,7 +54,7 @@ const toRemove = () => `${there()}: nmi redirect remove takes them away`;
 
 describe('the mode that replaces programs of eBPF', () => {
   it('has the digest of its mode, and none beside them', async () => {
-    for (const wrap of [replacePrograms, reportPrograms, refuseBesidePrograms]) {
+    for (const wrap of [replacePrograms, reportPrograms]) {
       const redirect = wrap({ ...openMode().redirect, digest: async () => 1n }, folder);
       assert.equal(await redirect.digest?.(), 1n);
       pin();
@@ -169,27 +165,5 @@ describe('the mode that reports programs of eBPF', () => {
 
   it('works as usual without them', async () => {
     assert.deepEqual(await reportPrograms(openMode().redirect, folder).install(), active);
-  });
-});
-
-describe('the mode that does not start beside programs of eBPF', () => {
-  it('refuses to prepare and to install', async () => {
-    pin();
-    const { redirect, calls } = openMode();
-    const refusing = refuseBesidePrograms(redirect, folder);
-    for (const refused of [refusing.prepare(), refusing.install()]) {
-      await assert.rejects(refused, { code: 'CONFLICT', message: `take address: ${toRemove()}` });
-    }
-    assert.deepEqual(calls, []);
-    assert.deepEqual((await refusing.verify()).problems, [toRemove()]);
-  });
-
-  it('works as usual without them', async () => {
-    const { redirect, calls } = openMode();
-    const refusing = refuseBesidePrograms(redirect, folder);
-    await refusing.prepare();
-    assert.deepEqual(calls, ['prepare, 0 pins']);
-    assert.deepEqual(await refusing.install(), active);
-    assert.deepEqual(calls, ['prepare, 0 pins', 'install, 0 pins']);
   });
 });

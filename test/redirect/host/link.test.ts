@@ -7,7 +7,6 @@ import {
   ensureLink,
   listLinks,
   nodeAddresses,
-  otherAddresses,
   readLink,
   removeLink,
   type NodeLink,
@@ -197,13 +196,6 @@ describe('the agent’s own link', () => {
           : refuse(2, 'RTNETLINK answers: Operation not permitted'),
     });
     await assert.rejects(removeLink(host, ip), { code: 'NOT_PERMITTED', step: 'ip link del' });
-  });
-
-  it('reports addresses of another redirect mode', () => {
-    const both = createLink({ ipv4: [ip, '169.254.169.254'] });
-    assert.deepEqual(otherAddresses([uplink, both], ip), ['169.254.169.254']);
-    assert.deepEqual(otherAddresses([uplink], ip), []);
-    assert.deepEqual(otherAddresses([{ ...both, kind: 'bridge' }, port], ip), []);
   });
 });
 

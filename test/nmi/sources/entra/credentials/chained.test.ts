@@ -19,10 +19,9 @@ const chain = { type: 4, clientID: managed, application: { tenantID, clientID: a
 const pod = createPod({ namespace: 'team', name: 'web', serviceAccount: 'robot' });
 const metadata = { namespace: 'team', name: 'n', uid: 'u' };
 
-function resolver(hasImds = true): UpstreamResolver {
+function resolver(): UpstreamResolver {
   return new UpstreamResolver(
     authoritiesOf({ cloud: 'china', entraAuthorities: [], entraAudience: 'api://of-accounts' }),
-    hasImds,
   );
 }
 
@@ -38,10 +37,10 @@ function upstreamOf(spec: object): UpstreamIdentity {
   return choice.upstream;
 }
 
-function problemOf(spec: object, hasImds = true): string {
+function problemOf(spec: object): string {
   const result = parseIdentity({ metadata, spec });
   if (!result.ok) return result.reason;
-  const choice = resolver(hasImds).of(result.value, pod);
+  const choice = resolver().of(result.value, pod);
   assert.ok(choice.kind === 'unusable', JSON.stringify(choice));
   return choice.problem;
 }
@@ -139,8 +138,5 @@ describe('a chain', () => {
       [{ type: 3, clientID: managed, tenantID, agentIdentity }, /for type 4 alone/],
     ];
     for (const [spec, says] of table) assert.match(problemOf(spec), says);
-    assert.match(problemOf(chain, false), /no metadata service/);
-    const byPod = { ...chain, clientID: '', federation: 'pod', agentIdentity };
-    assert.equal(resolver(false).of(parsed(byPod), pod).kind, 'upstream');
   });
 });
