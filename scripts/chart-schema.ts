@@ -31,11 +31,12 @@ const oldPaths: Readonly<Record<string, readonly string[]>> = {
   v: ['nmi', 'logVerbosity'],
 };
 
-/** Flags without effect that had a value in the replaced system's chart. */
+/** Flags without effect that had a value, all but one in the replaced system's chart. */
 const ignoredPaths: Readonly<Record<string, readonly string[]>> = {
   'enable-conntrack-deletion': ['nmi', 'enableConntrackDeletion'],
   'set-retry-after-header': ['nmi', 'setRetryAfterHeader'],
   MICNamespace: ['nmi', 'micNamespace'],
+  'pods-from': ['nmi', 'podsFrom'],
   enableScaleFeatures: ['nmi', 'enableScaleFeatures'],
   'retry-attempts-for-created': ['nmi', 'retryAttemptsForCreated'],
   'retry-attempts-for-assigned': ['nmi', 'retryAttemptsForAssigned'],

@@ -1,16 +1,14 @@
 /**
  * The watches of many nodes in one process, with nothing behind them: `node
- * bench/programs/fleet-agents.ts KUBECONFIG NODES [kubelet]`; with the last word, pods come from elsewhere. Prints `ready` when all are synced, and `seen NAME`
- * when every node has seen the binding NAME, whose name begins with `marker-`.
+ * bench/programs/fleet-agents.ts KUBECONFIG NODES`. Prints `ready` when all are synced, and
+ * `seen NAME` when every node has seen the binding NAME, whose name begins with `marker-`.
  */
-import { once } from 'node:events';
 import type { ObjectRef, ObjectStore } from '../../src/cache/index/objects.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
-import type { KubeReader } from '../../src/nmi/kube/watch/reflector.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { fullName } from '../../src/cache/index/object-name.ts';
 
-const [kubeconfigPath = '', nodesText = '', podsFrom = 'api-server'] = process.argv.slice(2);
+const [kubeconfigPath = '', nodesText = ''] = process.argv.slice(2);
 const nodes = Number(nodesText);
 const seenBy = new Map<string, Set<number>>();
 
@@ -53,17 +51,6 @@ function see(name: string, node: number): void {
 const ignore = (): undefined => undefined;
 const log = { debug: ignore, info: ignore, warn: ignore, error: ignore };
 
-/** Has no pods, and never ends. */
-const kubelet: KubeReader = {
-  startsOver: true,
-  getJson: () => Promise.reject(new TypeError('it has no lists')),
-  async *watch(_, { signal }) {
-    const annotations = { 'k8s.io/initial-events-end': 'true' };
-    yield { type: 'BOOKMARK', object: { metadata: { resourceVersion: '1', annotations } } };
-    if (signal !== undefined) await once(signal, 'abort');
-  },
-};
-
 async function open(index: number): Promise<void> {
   const client = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-fleet/1' });
   const store = new NameStore(index);
@@ -74,8 +61,7 @@ async function open(index: number): Promise<void> {
     exceptions: new NameStore(index),
     grants: new NameStore(index),
   };
-  const podClient = podsFrom === 'kubelet' ? kubelet : client;
-  await openWatches({ client, podClient, node: `node-${index}`, stores, log }).whenSynced();
+  await openWatches({ client, node: `node-${index}`, stores, log }).whenSynced();
 }
 
 // While no connection is open, nothing else keeps the process.

@@ -62,7 +62,7 @@ function renderMisses(results: Results): string {
   );
 }
 
-const fleets = ['agent', 'agent, pods from the kubelet', 'client-go'];
+const fleets = ['agent', 'client-go'];
 
 function renderFleet(results: Results): string {
   const each = (what: string) =>
@@ -73,8 +73,8 @@ function renderFleet(results: Results): string {
   const [quiet, usual] = [each('bytes of a node, quiet'), each('bytes of a node, usual')];
   const listed = each('every node has listed the bindings after a restart with 410');
   if ([...quiet, ...usual, ...listed].includes('')) return '';
-  const say = ([agent = '', kubelet = '', other = '']: readonly string[], unit: string) =>
-    `${agent} ${unit} (${kubelet} with pods from the kubelet, ${other} by client-go)`;
+  const say = ([agent = '', other = '']: readonly string[], unit: string) =>
+    `${agent} ${unit} (${other} by client-go)`;
   return (
     `The watches of a node cost the API server ${say(quiet, 'MB a day')} in a quiet cluster, ${say(usual, 'MB')} ` +
     `in a usual one. After a restart that expires all versions, 200 nodes had listed again after ${say(listed, 's')}.`

@@ -42,8 +42,6 @@ const turn = (): number => (turns += 1);
 interface Plan {
   readonly name: string;
   readonly isGo?: boolean;
-  /** Without a watch of the pods. */
-  readonly hasKubelet?: boolean;
   /** Whether the bytes of a day are measured, too. */
   readonly hasDays?: boolean;
 }
@@ -61,7 +59,6 @@ const servers: readonly Server[] = [
     isReal: true,
     plans: [
       { name: 'agent', hasDays: true },
-      { name: 'agent, pods from the kubelet', hasKubelet: true, hasDays: true },
       { name: 'client-go', isGo: true, hasDays: true },
     ],
   },
@@ -135,7 +132,7 @@ interface Measured {
 }
 
 async function measure(
-  { name, isGo = false, hasKubelet = false, hasDays = false }: Plan,
+  { name, isGo = false, hasDays = false }: Plan,
   { server, size }: Pick<Measured, 'server' | 'size'>,
   { options: { isQuick }, say }: Context,
 ): Promise<readonly Figure[] | string> {
@@ -149,12 +146,11 @@ async function measure(
     figures.push({ name: `${name}: ${what}`, unit, values: [value] });
     say(`${what}: ${value.toPrecision(4)} ${unit}`);
   };
-  const more = hasKubelet ? ['kubelet'] : [];
-  const agents = await openFleet(server, program, [`${size.nodes}`, ...more], stack);
+  const agents = await openFleet(server, program, [`${size.nodes}`], stack);
   const measured = { server, agents, size, record };
   recordStart(measured);
-  const reopens = (hasKubelet ? 4 : 5) * (86_400 / (isGo ? 450 : 360));
-  if (hasDays) await recordDays(measured, idleOf(isQuick), { hasKubelet, reopens });
+  const reopens = 5 * (86_400 / (isGo ? 450 : 360));
+  if (hasDays) await recordDays(measured, idleOf(isQuick), reopens);
   record('events of all nodes in a burst', '/s', size.nodes * (await measureBurst(agents, size)));
   await recordRestart(measured);
   return figures;
@@ -172,7 +168,7 @@ function recordStart({ agents, size: { nodes }, record }: Measured): void {
 async function recordDays(
   { server, agents, size, record }: Measured,
   { settleMs, idleMs }: ReturnType<typeof idleOf>,
-  { hasKubelet, reopens }: { readonly hasKubelet: boolean; readonly reopens: number },
+  reopens: number,
 ): Promise<void> {
   const { nodes } = size;
   const { proxy, pid } = agents;
@@ -195,18 +191,16 @@ async function recordDays(
   record('connections opened by a node without a change', '/day', openings);
   record('processor of a node without a change', 'ms/s', (cpuMs / nodes / idleMs) * 1_000);
 
-  const found = await measurePrices(server, agents, size);
-  const prices = hasKubelet ? { ...found, podBytes: 0 } : found;
-  if (!hasKubelet) record('life of a pod, for its node', 'kB', prices.podBytes / 1_000);
+  const prices = await measurePrices(server, agents, size);
+  record('life of a pod, for its node', 'kB', prices.podBytes / 1_000);
   record('change of a binding, for each node', 'kB', prices.changeBytes / 1_000);
   record('status of a binding, for each node', 'kB', prices.statusBytes / 1_000);
   record('reopening of a watch', 'kB', prices.reopenBytes / 1_000);
   const day = { idleBytes, reopens, ...prices };
   for (const level of levels) {
-    const events = (5_000 * (6 * (hasKubelet ? 0 : level.pods) + 2 * level.objects)) / 86_400;
+    const events = (5_000 * (6 * level.pods + 2 * level.objects)) / 86_400;
     record(`bytes of a node, ${level.name}`, 'MB/day', bytesPerDay(level, day) / 1e6);
     record(`events for 5,000 nodes, ${level.name}`, '/s', events);
-    if (hasKubelet) continue;
     record(`bytes with a relay for 200 nodes, ${level.name}`, '×', 1 / relayGain(level, day));
   }
 }

@@ -18,7 +18,6 @@ import type { Config } from './config/config.ts';
 import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
 import { openExplain } from './explain/agent-explain.ts';
 import { takeListener, type HeldListener } from './kernel/held-listener.ts';
-import { kubeletConnector } from './kernel/kubelet-socket.ts';
 import { openKernel } from './kernel/kernel.ts';
 import { createOwnAccount } from './kube/accounts/own-account.ts';
 import { listenerPath } from './kernel/listener-notes.ts';
@@ -85,7 +84,6 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       config,
       tuning,
       client,
-      connectKubelet: kubeletConnector(config.callerSocket, config.redirect === 'pinned'),
       clock,
       log,
       attests: kernel.mode === 'ebpf',

@@ -17,7 +17,6 @@ import {
   type CallerServerOptions,
 } from './kernel/caller-server.ts';
 import { openKernel, type Kernel, type KernelOptions } from './kernel/kernel.ts';
-import { openKubeletPassing } from './kernel/kubelet-socket.ts';
 import { openListenerHolder, type ListenerHolder } from './kernel/listener-holder.ts';
 import { listenerPath } from './kernel/listener-notes.ts';
 import { exportParts } from './telemetry/export-parts.ts';
@@ -73,7 +72,6 @@ export async function startRedirectDaemon(
     () => holder?.listen(),
     () => undefined,
   );
-  if (config.podsFrom !== 'api-server') starting.use(await openKubeletPassing(config.callerSocket));
   await kernel.start();
   if (mode === 'ebpf' || mode === 'iptables') {
     callers = starting.use(await openCallerServer(lookUps(config, kernel, mode)));

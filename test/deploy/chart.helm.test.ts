@@ -546,34 +546,13 @@ describe('the chart', { skip }, () => {
     ]);
   });
 
-  it('mounts the kubelet’s socket into the container that is root, and lists pods where it may have to', () => {
-    const folder = '/var/lib/kubelet/pods-api';
-    const rendered = (podsFrom: string, privilegeSplit: boolean) => {
-      const all = objects({ nmi: { podsFrom, privilegeSplit } });
-      const { containers, volumes = [] } = daemonSetOf(all).template.spec;
-      const mounts = containers.filter(({ volumeMounts = [] }) =>
-        volumeMounts.some(({ mountPath, readOnly }) => mountPath === folder && readOnly === true),
-      );
-      assert.equal(configOf(agentOf(all)).podsFrom, podsFrom);
-      return {
-        mounts: mounts.map(({ name }) => name),
-        types: volumes.map(({ hostPath }) => hostPath).filter((each) => each?.path === folder),
-        lists: rightsOf(all).some((right) => /list\S* pods$/.test(right)),
-      };
-    };
-    const there = { path: folder, type: 'Directory' };
-    const maybe = { path: folder, type: 'DirectoryOrCreate' };
-    const all = [true, false].map((isSplit) =>
-      ['api-server', 'kubelet', 'auto'].map((podsFrom) => rendered(podsFrom, isSplit)),
-    );
-    assert.deepEqual(
-      all,
-      ['redirect', 'nmi'].map((name) => [
-        { mounts: [], types: [], lists: true },
-        { mounts: [name], types: [there], lists: false },
-        { mounts: [name], types: [maybe], lists: true },
-      ]),
-    );
+  it('accepts nmi.podsFrom, and passes it on only for the agent’s warning', () => {
+    const ignored = /,"--pods-from=\w+"/g;
+    for (const podsFrom of ['kubelet', 'auto', '']) {
+      const text = JSON.stringify(objects({ nmi: { podsFrom } }));
+      assert.equal(text.match(ignored)?.length ?? 0, podsFrom === '' ? 0 : 2);
+      assert.equal(text.replaceAll(ignored, ''), JSON.stringify(objects()));
+    }
   });
 
   it('writes conditions by a Deployment that evaluates as the agents do, unless it is off', () => {

@@ -73,10 +73,6 @@ a redirect has no right to open a node that had one before.
 {{- if eq (include "nmi.redirect" .) "pinned" }}true{{ end -}}
 {{- end -}}
 
-{{- define "nmi.readsKubelet" -}}
-{{- if has (.Values.nmi.podsFrom | default "api-server") (list "kubelet" "auto") }}true{{ end -}}
-{{- end -}}
-
 {{- define "nmi.readsKubeletConfig" -}}
 {{- if not (include "nmi.isOn" .Values.nmi.allowNetworkPluginKubenet) }}true{{ end -}}
 {{- end -}}
@@ -224,9 +220,6 @@ securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
 volumeMounts:
   {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
-  {{- with include "nmi.kubeletMount" . | trim }}
-  {{- . | nindent 2 }}
-  {{- end }}
   - { name: callers, mountPath: /run/nmi }
   - { name: handover, mountPath: /run/nmi-agent }
 {{- end -}}
@@ -269,16 +262,8 @@ exempt.
 {{- end }}
 {{- end -}}
 
-{{/* For the container that is root: only root may connect to the kubelet's socket. The folder, since the kubelet makes the socket anew. */}}
-{{- define "nmi.kubeletMount" -}}
-{{- if and (include "nmi.readsKubelet" .) (not (include "nmi.isServingSide" .)) }}
-- { name: kubelet-pods, mountPath: /var/lib/kubelet/pods-api, readOnly: true }
-{{- end }}
-{{- end -}}
-
 {{- define "nmi.mounts" -}}
 {{- include "nmi.kernelMounts" . }}
-{{- include "nmi.kubeletMount" . }}
 {{- if include "nmi.readsKubeletConfig" . }}
 - { name: kubelet-config, mountPath: {{ include "nmi.kubeletConfig" . }}, readOnly: true }
 {{- end }}
@@ -325,10 +310,6 @@ exempt.
 {{- if include "nmi.readsKubeletConfig" . }}
 - name: kubelet-config
   hostPath: { path: {{ include "nmi.kubeletConfig" . }}, type: FileOrCreate }
-{{- end }}
-{{- if include "nmi.readsKubelet" . }}
-- name: kubelet-pods
-  hostPath: { path: /var/lib/kubelet/pods-api, type: {{ if eq .Values.nmi.podsFrom "auto" }}DirectoryOrCreate{{ else }}Directory{{ end }} }
 {{- end }}
 {{- with .Values.nmi.extraVolumes }}
 {{ toYaml . }}

@@ -3,7 +3,6 @@
 {{- include "nmi.flag" (dict "flag" "--allow-network-plugin-kubenet" "value" .Values.nmi.allowNetworkPluginKubenet) }}
 {{- include "nmi.flag" (dict "flag" "--kubelet-config" "value" .Values.nmi.kubeletConfig) }}
 {{- include "nmi.flag" (dict "flag" "--custom-user-agent" "value" .Values.customUserAgent) }}
-{{- include "nmi.flag" (dict "flag" "--pods-from" "value" .Values.nmi.podsFrom) }}
 {{- include "nmi.flag" (dict "flag" "--address-staleness-limit" "value" .Values.nmi.addressStalenessLimit "name" "nmi.addressStalenessLimit" "kind" "duration" "min" 10000 "max" 86400000 "allowed" "a duration from 10s to 24h, or 0") }}
 {{- include "nmi.flag" (dict "flag" "--rights-staleness-limit" "value" .Values.nmi.rightsStalenessLimit "name" "nmi.rightsStalenessLimit" "kind" "duration" "min" 10000 "max" 604800000 "allowed" "a duration from 10s to 168h, or 0") }}
 {{- include "nmi.flag" (dict "flag" "--nmi-listen-address" "value" .Values.nmi.listenAddress) }}
@@ -44,6 +43,7 @@
 {{- include "nmi.flag" (dict "flag" "--enable-conntrack-deletion" "value" .Values.nmi.enableConntrackDeletion) }}
 {{- include "nmi.flag" (dict "flag" "--set-retry-after-header" "value" .Values.nmi.setRetryAfterHeader) }}
 {{- include "nmi.flag" (dict "flag" "--MICNamespace" "value" .Values.nmi.micNamespace) }}
+{{- include "nmi.flag" (dict "flag" "--pods-from" "value" .Values.nmi.podsFrom) }}
 {{- include "nmi.flag" (dict "flag" "--enableScaleFeatures" "value" .Values.nmi.enableScaleFeatures) }}
 {{- include "nmi.flag" (dict "flag" "--retry-attempts-for-created" "value" .Values.nmi.retryAttemptsForCreated) }}
 {{- include "nmi.flag" (dict "flag" "--retry-attempts-for-assigned" "value" .Values.nmi.retryAttemptsForAssigned) }}

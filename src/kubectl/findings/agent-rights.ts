@@ -11,7 +11,7 @@ import type { Right } from '../cluster/rights.ts';
 /** In all namespaces. The replaced system writes nothing, and has no grants. */
 export function rightsOfAgent({ config, isOldNmi }: AgentView): readonly Right[] {
   const kinds = [
-    ...(config?.podsFrom === 'kubelet' ? [] : ['pods']),
+    'pods',
     ...Object.values(identityResources),
     ...(isOldNmi ? [] : [identityGrants]),
   ];

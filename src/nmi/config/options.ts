@@ -95,13 +95,6 @@ const table = {
       type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
       help: 'Text to append to the user agent of all outgoing requests.',
     },
-    'pods-from': {
-      isOfRedirect: true,
-      type: choice(['api-server', 'kubelet', 'auto']),
-      // The kubelet reports no change of labels by itself: one is seen up to a minute late.
-      default: 'api-server',
-      help: "Where the pods of this node are read: from the API server, from the socket of this node's kubelet (Kubernetes 1.37 and later), or `auto`: from the kubelet while it answers, else from the API server.",
-    },
     'address-staleness-limit': {
       key: 'addressStalenessLimitMs',
       // A watch under check needs a second or two to be proven current, and may be checked once in
@@ -451,6 +444,7 @@ const ignored = {
   'transient states are always answered 503 with Retry-After, permanent ones never':
     'set-retry-after-header',
   'no pod is excepted for its name; use an AzurePodIdentityException': 'MICNamespace=',
+  'pods are read from the API server': 'pods-from=',
   'it filtered a watch of standard mode': 'enableScaleFeatures',
   'it served Go profiles': 'enableProfile',
   'it tuned the wait loop of standard mode':
@@ -459,7 +453,7 @@ const ignored = {
     'logtostderr alsologtostderr skip_headers skip_log_headers add_dir_header one_output vmodule= stderrthreshold= log_dir= log_file= log_file_max_size= log_backtrace_at=',
 };
 
-/** Flags of the replaced system that change nothing here: accepted, and logged at start. */
+/** Old flags, most of the replaced system, that change nothing here: accepted, and logged at start. */
 export const ignoredFlags: readonly IgnoredFlag[] = Object.entries(ignored).flatMap(
   ([reason, flags]) =>
     flags.split(' ').map((flag) => {

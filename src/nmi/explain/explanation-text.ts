@@ -258,11 +258,7 @@ function renderHealth({ name, redirect, watches }: NodeHealth): string {
     ({ resource, reason, forMs }) =>
       `; ${printable(resource)} failing for ${durationText(forMs)} (${toLine(reason)})`,
   );
-  const names = {
-    node: ', asked as this node',
-    account: ', asked as the service account',
-    kubelet: ', pods from the kubelet',
-  };
+  const names = { node: ', asked as this node', account: ', asked as the service account' };
   const asked = podsAskedAs === undefined ? '' : names[podsAskedAs];
   const old = stale.length === 0 ? '' : `; not proven current: ${toLine(describeAges(stale))}`;
   const contact = `${cluster}, ${heard}${asked}`;

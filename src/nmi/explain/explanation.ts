@@ -81,7 +81,7 @@ export interface NodeHealth {
     readonly silentForMs: number | undefined;
     readonly failing: readonly WatchProblem[];
     /** Held to this node by the API server, or with the rights of all agents; undefined before the first answer. */
-    readonly podsAskedAs?: AskedAs | 'kubelet' | undefined;
+    readonly podsAskedAs?: AskedAs | undefined;
     /** Watches whose objects were not proven current for minutes; absent from an older agent. */
     readonly stale?: readonly WatchAge<string>[];
   };

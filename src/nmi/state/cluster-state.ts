@@ -23,8 +23,7 @@ import { watchConditions, whyBehind } from '../kube/watch/watch-report.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { NodeImpersonation, type AskedAs } from '../kube/api/node-impersonation.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
-import { PodSource } from '../kube/kubelet/pod-source.ts';
-import type { ConnectKubelet } from '../kube/kubelet/pods-api.ts';
+import { readPod } from '../kube/watch/read-pod.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
 import { samplesBy, type Part, type Sample } from '../base/part.ts';
 import type { Logger } from '../../base/logger.ts';
@@ -35,8 +34,8 @@ import { WorkloadIdentities } from '../grants/workload-identities.ts';
 export interface ClusterState extends GrantState, Required<Part>, AsyncDisposable {
   readonly waiters: Waiters;
   readonly watches: Watches;
-  /** In whose name the API server is asked for pods, or that the kubelet is; undefined before its first answer. */
-  readonly podsAskedAs: () => AskedAs | 'kubelet' | undefined;
+  /** In whose name the API server is asked for pods; undefined before its first answer. */
+  readonly podsAskedAs: () => AskedAs | undefined;
 }
 
 /** Most requests that wait at the same time for an object. */
@@ -49,7 +48,6 @@ export interface ClusterStateOptions {
   readonly config: Config;
   readonly tuning: Tuning;
   readonly client: KubeClient;
-  readonly connectKubelet: ConnectKubelet;
   readonly clock: Clock;
   readonly log: Logger;
   /** Whether the kernel records callers. */
@@ -83,17 +81,10 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   workloadIdentities?.onChange(() => waiters.wake());
   const kubeLog = log.child({ component: 'kube' });
   const names = new NodeImpersonation({ node, purpose: 'pods', log: kubeLog });
-  const podSource = new PodSource({
-    from: config.podsFrom,
-    connect: options.connectKubelet,
-    client: client.as(names),
-    node,
-    clock,
-    log: kubeLog,
-  });
+  const podClient = client.as(names);
   const watches = openWatches({
     client,
-    podClient: podSource,
+    podClient,
     node,
     stores: {
       pods,
@@ -117,7 +108,8 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     () => undefined,
   );
   const places =
-    network && new PodPlaces({ ...network, pods, clock, readPod: (pod) => podSource.readPod(pod) });
+    network &&
+    new PodPlaces({ ...network, pods, clock, readPod: (pod) => readPod(podClient, node, pod) });
   const staleness = limitStaleness(options, watches);
   const clusterState: GrantState = {
     pods,
@@ -137,7 +129,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     ...clusterState,
     waiters,
     watches,
-    podsAskedAs: () => (podSource.current === 'kubelet' ? 'kubelet' : names.name),
+    podsAskedAs: () => names.name,
     conditions: [
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
       ...staleness.conditions,
@@ -147,7 +139,6 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       ...indexSamples(pods, grants, ownerIndex),
       ...watchSamples(watches),
       ...names.samples(),
-      { metric: 'nmi_pods_from', labels: { source: podSource.current }, value: 1 },
       ...(unowned === undefined
         ? []
         : samplesBy('nmi_identities_not_owned', 'mode', { [owners.mode]: unowned() })),

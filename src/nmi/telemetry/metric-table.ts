@@ -142,10 +142,6 @@ export const newMetrics = {
     ['purpose'],
     '1 if the API server is asked as this node, which holds the agent to its pods; 0 if as the service account. By purpose: pods, tokens; absent before the first answer.',
   ),
-  nmi_pods_from: gauge(
-    ['source'],
-    '1 for the source of the pods of this node: kubelet or api-server.',
-  ),
   nmi_index_pods: gauge(['kind'], 'Pods of this node: all, bound, host_network.'),
   nmi_index_ambiguous_ips: gauge(
     [],

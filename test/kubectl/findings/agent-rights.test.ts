@@ -14,9 +14,6 @@ describe('the rights of the agent', () => {
     assert.ok(resources.includes('create events.events.k8s.io'));
     const quiet = viewAgent(createAgentPod('node-1', { args: ['--events=false'] }));
     assert.equal(rightsOfAgent(quiet).length, 10);
-    const byKubelet = viewAgent(createAgentPod('node-1', { args: ['--pods-from=kubelet'] }));
-    assert.ok(!rightsOfAgent(byKubelet).some(({ resource }) => resource === 'pods'));
-    assert.equal(rightsOfAgent(byKubelet).length, 9);
   });
 
   it('are those that --startup-taint and --workload-identity need', () => {

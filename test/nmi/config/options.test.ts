@@ -38,6 +38,7 @@ describe('the table of options', () => {
     assert.equal(findIgnored('logtostderr')?.isBoolean, true);
     assert.equal(findIgnored('log_file')?.isBoolean, false);
     assert.match(findIgnored('MICNamespace')?.reason ?? '', /AzurePodIdentityException/);
+    assert.match(findIgnored('pods-from')?.reason ?? '', /pods are read from the API server/);
     assert.equal(findIgnored('node'), undefined);
   });
 
@@ -54,7 +55,6 @@ describe('the table of options', () => {
     assert.deepEqual(
       namesWhere(({ isOfRedirect }) => isOfRedirect),
       [
-        'pods-from',
         'nmi-listen-address',
         'nmi-port',
         'redirect',

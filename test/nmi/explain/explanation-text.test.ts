@@ -405,7 +405,6 @@ describe('the text of an explanation', () => {
     assert.match(textWith({}), /: no redirect; watches in step, API server contact 3 s ago$/m);
     assert.match(textWith({ podsAskedAs: 'node' }), / 3 s ago, asked as this node$/m);
     assert.match(textWith({ podsAskedAs: 'account' }), / 3 s ago, asked as the service account$/m);
-    assert.match(textWith({ podsAskedAs: 'kubelet' }), / 3 s ago, pods from the kubelet$/m);
     assert.match(
       textWith({ failing, stale: [{ resource: 'pods', stalenessMs: 90_061_000 }] }),
       / \(FORBIDDEN: no\); not proven current: pods for 1 d 1 h$/m,

@@ -13,7 +13,6 @@ import {
 import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { clientOf, eventually } from '../kube/kube-test-bed.ts';
-import { openFakeKubelet } from '../kube/kubelet/fake-kubelet.ts';
 
 /** The system's clock, which a test can move ahead. */
 class ClockAhead implements Clock {
@@ -37,8 +36,6 @@ async function open(
   const clock = new ClockAhead();
   await using stack = new AsyncDisposableStack();
   const kube = stack.use(await openFakeKube());
-  const kubelet = stack.use(await openFakeKubelet());
-  kubelet.pods.set('k', { name: 'k', ips: ['10.0.0.9'] });
   const client = stack.use(await clientOf(kube));
   kube.apply(createPodManifest({ name: 'p', nodeName: 'n', ips: ['10.0.0.5'], binding: 'app' }));
   kube.apply(createPodManifest({ name: 'other', nodeName: 'elsewhere', ips: ['10.0.0.6'] }));
@@ -50,11 +47,10 @@ async function open(
   const state = stack.use(
     openClusterState({
       ...{ config: parsed.config, tuning, client, clock, log, attests, network },
-      connectKubelet: kubelet.connect,
     }),
   );
   const stop = stack.move();
-  return { kube, kubelet, state, clock, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
+  return { kube, state, clock, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
 }
 
 describe('the state of the node in the agent', () => {
@@ -73,32 +69,11 @@ describe('the state of the node in the agent', () => {
     assert.deepEqual([synced?.['msg'], synced?.['pods']], ['all watches synced', 1]);
   });
 
-  it('has the pods of the kubelet, if they are to come from there, and of nobody else', async () => {
-    await using testBed = await open({ 'pods-from': 'kubelet' });
-    const { state, kube, kubelet } = testBed;
-    await eventually('synced', () => state.isSynced());
-    assert.deepEqual(
-      [...state.pods.all()].map(({ name }) => name),
-      ['k'],
-    );
-    assert.equal(state.podsAskedAs(), 'kubelet');
-    assert.ok(!kube.requests.some(({ url }) => url.includes('/pods')));
-    const from = state.samples().find(({ metric }) => metric === 'nmi_pods_from');
-    assert.deepEqual(from?.labels, { source: 'kubelet' });
-    const waiting = state.waiters.nextChange(60_000);
-    kubelet.send('added', { name: 'l', ips: ['10.0.0.7'] });
-    await waiting;
-    assert.equal(state.pods.byIp('10.0.0.7').kind, 'pod');
-  });
-
-  it('asks the API server for pods by default', async () => {
+  it('asks the API server for pods as its own node', async () => {
     await using testBed = await open();
-    const { state, kubelet } = testBed;
+    const { state } = testBed;
     await eventually('synced', () => state.isSynced());
     assert.equal(state.podsAskedAs(), 'node');
-    assert.deepEqual(kubelet.calls, []);
-    const from = state.samples().find(({ metric }) => metric === 'nmi_pods_from');
-    assert.deepEqual(from?.labels, { source: 'api-server' });
   });
 
   it('wakes the waiting requests when an object changes', async () => {
@@ -124,12 +99,7 @@ describe('the state of the node in the agent', () => {
     assert.ok(parsed.ok);
     const log = createLogger({ format: 'json', level: 'error', write: () => undefined });
     const options = { config: parsed.config, tuning, client, clock: systemClock, log };
-    await using state = openClusterState({
-      ...options,
-      attests: false,
-      network: byAddress,
-      connectKubelet: () => assert.fail(),
-    });
+    await using state = openClusterState({ ...options, attests: false, network: byAddress });
     let isAwake = false;
     void state.waiters.nextChange(60_000).then(() => (isAwake = true));
     await eventually('awake', () => isAwake);

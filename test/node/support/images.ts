@@ -30,7 +30,7 @@ export const productImage = {
   name: `${registry}/entra-pod-identity:0.1.0`,
 } as const;
 export const clientImage = `${registry}/client:1`;
-export const pauseImage = `${registry}/pause:1`;
+const pauseImage = `${registry}/pause:1`;
 /** Of a sandbox of its own; see `ask.c`. */
 export const askImage = `${registry}/ask:1`;
 

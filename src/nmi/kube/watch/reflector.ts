@@ -40,8 +40,6 @@ import { readWatchEvent, versionOf } from '../api/watch-event.ts';
 /** The methods of the client that are used here. */
 export interface KubeReader extends JsonReader {
   watch(path: string, options: WatchOptions): AsyncIterable<unknown>;
-  /** No watch can be resumed now: each begins with all objects, as a list. */
-  readonly startsOver?: boolean;
 }
 
 export interface ReflectorTiming extends RetryTiming {
@@ -304,10 +302,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     return this.#options.clock.monotonicMs();
   }
 
-  get #startsOver(): boolean {
-    return this.#options.client.startsOver === true;
-  }
-
   async #run(): Promise<void> {
     const unsubscribe = this.#recovery.add(() => this.#wake());
     while (!this.#stop.signal.aborted) {
@@ -326,7 +320,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   }
 
   #perform(signal: AbortSignal): Promise<void> {
-    if (this.#startsOver) return this.#watch(signal);
     if (this.#phase === 'checking') return this.#check(signal);
     if (this.#version !== undefined) return this.#watch(signal);
     this.#phase = 'listing';
@@ -469,7 +462,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
 
   /** The store is as new as the data just received. */
   #prove(version: string | undefined): void {
-    this.#version = this.#startsOver ? undefined : version;
+    this.#version = version;
     this.#contactAtMs = this.#nowMs;
     this.#provenAtMs = this.#nowMs;
   }

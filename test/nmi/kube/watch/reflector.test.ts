@@ -9,7 +9,6 @@ import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { parseBinding, parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
 import {
   openReflector,
-  type KubeReader,
   type Reflector,
   type ReflectorOptions,
 } from '../../../../src/nmi/kube/watch/reflector.ts';
@@ -664,30 +663,6 @@ describe('a streamed list', () => {
     await testBed.watching();
     assert.equal(streamed(testBed.fake), 4);
     assert.equal(lists(testBed.fake).length, 4);
-  });
-});
-
-describe('a source without versions', () => {
-  it('is listed by each watch, also after a check, and not by pages', async () => {
-    await using fake = await openFakeKube();
-    fake.apply(rawPod('a'));
-    await using client = await clientOf(fake);
-    const live: KubeReader = {
-      watch: (path, call) => client.watch(path, call),
-      getJson: () => assert.fail(),
-      startsOver: true,
-    };
-    await using bed = await openTestBed({ client: live, listsBy: 'pages' });
-    await bed.store.until('listed', () => bed.store.items.size === 1);
-    await bed.watching();
-    fake.closeWatches();
-    await eventually('listed again', () => bed.reflector.stats().relists === 1);
-    await bed.watching();
-    bed.reflector.checkNow();
-    await eventually('checked', () => bed.reflector.stats().relists === 2);
-    const watches = fake.requests.filter(({ url }) => url.includes('watch=true'));
-    assert.ok(watches.every(({ url }) => url.includes('sendInitialEvents=true')));
-    assert.equal(bed.reflector.stats().failure, undefined);
   });
 });
 
