@@ -9,6 +9,7 @@ export function noRedirect(): Redirect {
     prepare: () => Promise.resolve(),
     install: () => Promise.resolve(off),
     verify: () => Promise.resolve(off),
+    isFrontWhole: () => Promise.resolve(false),
     remove: () => Promise.resolve(),
     attest: () => ({ kind: 'by-address' }),
   };

@@ -109,10 +109,11 @@ export interface Redirect {
   /** Reads back only. */
   verify(): Promise<RedirectStatus>;
   /**
-   * Stays the same as long as `verify` would find the same, and takes some system calls instead of tools.
-   * Undefined if it cannot be determined; absent where `verify` is as cheap.
+   * After a `verify` without a problem: whether what pods' connections meet first (the programs, or the rules
+   * of iptables alone; the agent's address) is still as it should be. Cheap enough for each check. False also
+   * if only `verify` can determine it.
    */
-  digest?(): Promise<bigint | string | undefined>;
+  isFrontWhole(): Promise<boolean>;
   /** Opens the node: removes everything that this mode created, and nothing else. */
   remove(): Promise<void>;
   /**

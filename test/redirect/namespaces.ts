@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { NativeModule } from '../../src/redirect/native/addon.ts';
 import { createHost, missingTool, outputOf, type Host } from '../../src/redirect/host/command.ts';
 
 const PREFIX = 'nmi-test-';
@@ -65,7 +66,7 @@ function isAlive(pid: number): boolean {
 }
 
 /** A host whose tools run inside a namespace. */
-function hostIn(name: string, calls: Pick<Host, 'cutFlows' | 'digestState'>): Host {
+function hostIn(name: string, calls: Omit<Host, 'run' | 'read'>): Host {
   const enter = ['netns', 'exec', name];
   return {
     run: async (tool, args, options) => {
@@ -109,9 +110,9 @@ export async function openNamespace(): Promise<Namespace> {
     return script;
   }
   let caller: Script | undefined;
-  const call = async (words: string): Promise<string> => {
+  const call = async (...words: readonly [keyof NativeModule, ...unknown[]]): Promise<string> => {
     caller ??= start(NATIVE_CALLER);
-    caller.say(words);
+    caller.say(JSON.stringify(words));
     const { result = '', error: stderr } = JSON.parse(await caller.line()) as NativeAnswer;
     const ended = { kind: 'exited', stdout: result } as const;
     return outputOf(
@@ -123,8 +124,10 @@ export async function openNamespace(): Promise<Namespace> {
     );
   };
   const host = hostIn(name, {
-    cutFlows: async (cut) => Number(await call(JSON.stringify({ cut }))),
-    digestState: async (...digest) => BigInt(await call(JSON.stringify({ digest }))),
+    cutFlows: async ({ dialled, answeredBy, sparedSources }) =>
+      Number(await call('cutFlows', dialled, answeredBy, sparedSources)),
+    ruleGeneration: async () => Number(await call('ruleGeneration')),
+    isLocal: async (ip) => (await call('isLocal', ip)) === 'true',
   });
   const namespace: Namespace = {
     name,
@@ -151,13 +154,10 @@ export async function openNamespace(): Promise<Namespace> {
 const NATIVE_CALLER = `
   import('${native}').then(({ nativeModule }) => {
     require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
-      const { cut, digest } = JSON.parse(line);
+      const [name, ...args] = JSON.parse(line);
       let answer;
       try {
-        const result = digest
-          ? nativeModule().stateDigest(...digest)
-          : nativeModule().cutFlows(cut.dialled, cut.answeredBy, cut.sparedSources);
-        answer = { result: String(result) };
+        answer = { result: String(nativeModule()[name](...args.map((arg) => arg ?? undefined))) };
       } catch (error) {
         answer = { error: error.message };
       }

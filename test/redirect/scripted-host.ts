@@ -35,14 +35,21 @@ export interface ScriptedOptions {
   readonly files?: Readonly<Record<string, string>>;
   /** Default: this kernel tracks no connections. */
   readonly cutFlows?: () => number;
-  /** Default: it cannot be determined. */
-  readonly digestState?: (metadataIp: string, listenIp: string) => bigint | undefined;
+  /** Default: it cannot be read. */
+  readonly ruleGeneration?: () => number | undefined;
+  /** Default: no address is. */
+  readonly isLocal?: (ip: string) => boolean;
 }
 
 /** @param answers by tool; one without an answer is not on the PATH. */
 export function scripted(
   answers: Readonly<Record<string, Answer>>,
-  { files = { '/proc/net/ip_tables_names': '' }, cutFlows, digestState }: ScriptedOptions = {},
+  {
+    files = { '/proc/net/ip_tables_names': '' },
+    cutFlows,
+    ruleGeneration,
+    isLocal = () => false,
+  }: ScriptedOptions = {},
 ): ScriptedHost {
   const log: string[] = [];
   const cuts: FlowCut[] = [];
@@ -55,7 +62,8 @@ export function scripted(
       return Promise.resolve(answer ?? missingTool);
     },
     read: (path) => Promise.resolve(files[path]),
-    digestState: (...asked) => Promise.resolve(digestState?.(...asked)),
+    ruleGeneration: () => Promise.resolve(ruleGeneration?.()),
+    isLocal: (ip) => Promise.resolve(isLocal(ip)),
     cutFlows: async (cut) => {
       cuts.push(cut);
       if (cutFlows !== undefined) return cutFlows();

@@ -104,6 +104,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): Redirect
     },
     install: verify,
     verify,
+    isFrontWhole: () => Promise.resolve(false),
     remove: () =>
       Promise.reject(
         new RedirectError('NOT_PERMITTED', 'remove redirect', 'nmi redirect run maintains it'),

@@ -1,30 +1,29 @@
 /**
- * Remembers the last check that found no problem, with the digest of the kernel's state from before it. While
- * the digest stays the same, a check is some system calls instead of four programs (0.05 instead of 15 ms of
- * processor time, November 2026) and of reading the programs of the eBPF mode.
+ * Remembers the last check that found no problem. What stands in front of the agent is read by each check; what
+ * lies behind it takes tools (15 ms of processor time), so it is read about once a minute, and after a problem.
  */
 import type { Redirect, RedirectStatus } from '../../redirect/redirect.ts';
 
-/** With the default interval every ten minutes: should the digest miss a change, it is found all the same. */
-const fullEvery = 60;
-
-interface Found {
-  readonly status: RedirectStatus;
-  readonly digest: bigint | string | undefined;
-  left: number;
-}
+const behindMs = 60_000;
+const mostFronts = 5;
 
 export class LastCheck {
-  #last: Found | undefined;
+  readonly #fronts: number;
+  #last: RedirectStatus | undefined;
+  /** Checks of the front alone that may follow. */
+  #left = 0;
 
-  async read(redirect: Pick<Redirect, 'digest' | 'verify'>): Promise<RedirectStatus> {
-    const digest = await redirect.digest?.();
-    const last = this.#last;
-    const isSame = digest !== undefined && digest === last?.digest;
-    if (isSame && last.left-- > 0) return last.status;
+  constructor(intervalMs: number) {
+    this.#fronts = Math.min(mostFronts, Math.floor(behindMs / intervalMs) - 1);
+  }
+
+  async read(redirect: Pick<Redirect, 'isFrontWhole' | 'verify'>): Promise<RedirectStatus> {
+    const last = this.#left-- > 0 ? this.#last : undefined;
     this.#last = undefined;
+    if (last !== undefined && (await redirect.isFrontWhole())) return (this.#last = last);
     const status = await redirect.verify();
-    if (status.problems.length === 0) this.#last = { status, digest, left: fullEvery - 1 };
+    this.#left = this.#fronts;
+    if (status.problems.length === 0) this.#last = status;
     return status;
   }
 }

@@ -31,7 +31,7 @@ const maxInstalls = 3;
 
 export class Reconciler implements AsyncDisposable {
   readonly #options: ReconcilerOptions;
-  readonly #lastCheck = new LastCheck();
+  readonly #lastCheck: LastCheck;
   #status: RedirectStatus = { state: 'absent', detail: 'not installed yet', problems: [] };
   #settledAtMs: number | undefined;
   #lastProblem = '';
@@ -45,6 +45,7 @@ export class Reconciler implements AsyncDisposable {
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
+    this.#lastCheck = new LastCheck(options.intervalMs);
   }
 
   /** Status at the last check. */

@@ -21,7 +21,6 @@ import {
   findPodsRoot,
   listPodCgroups,
   ownCgroupId,
-  podsRootPaths,
 } from '../cgroup/cgroup-tree.ts';
 import { qosClassPaths } from '../cgroup/cgroup.ts';
 import { createHost, type Host } from '../host/command.ts';
@@ -40,7 +39,7 @@ import {
 import { settingsOf } from './settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
-import { inKernel, nativeModule } from '../native/addon.ts';
+import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import {
   isUnavailable,
@@ -114,8 +113,6 @@ type Settings = EbpfRedirectOptions &
     readonly machine: Host;
     /** Set by `letThrough`. */
     nodePods: readonly bigint[] | undefined;
-    /** Paths in the tree of cgroups that the wanted programs depend on. */
-    watched: readonly string[];
   };
 
 /**
@@ -134,7 +131,6 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     fallback: rememberRefusal(options.fallback),
     machine,
     nodePods: undefined,
-    watched: [],
   };
   const serialize = createMutex();
   const callers = new Callers(settings.pinFolder, settings.target);
@@ -158,7 +154,13 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         refresh(callers);
         return readBack(settings);
       }),
-    digest: async () => (callers.whyUnavailable() === undefined ? digestOf(settings) : undefined),
+    isFrontWhole: () =>
+      serialize(async () => {
+        refresh(callers);
+        const wanted = wantedPrograms(settings);
+        const found = typeof wanted === 'string' ? [wanted] : diffPrograms(wanted);
+        return found.length === 0 && settings.host.isLocal(settings.target.listenIp);
+      }),
     remove: () =>
       serialize(async () => {
         callers.close();
@@ -307,24 +309,6 @@ async function readBack(settings: Settings): Promise<RedirectStatus> {
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
 }
 
-/**
- * Also of what this process wants. A process that is moved to another cgroup, without a pod, is found by the
- * check that is made without a digest now and then.
- */
-async function digestOf(settings: Settings): Promise<string | undefined> {
-  const { fallback, pinFolder, watched, nodePods } = settings;
-  const state = await fallback.digest?.();
-  if (state === undefined) return undefined;
-  try {
-    const programs = nativeModule().programsDigest(pinFolder, watched);
-    // Unknown ones keep those of an earlier agent; none removes them.
-    const wanted = nodePods === undefined ? 'unknown' : nodePods.join();
-    return [state, programs, settings.hasPredecessor?.(), wanted].join(' ');
-  } catch {
-    return undefined;
-  }
-}
-
 type FallbackState = Pick<RedirectStatus, 'detail' | 'problems'>;
 
 async function readFallback(settings: Settings): Promise<FallbackState> {
@@ -360,10 +344,6 @@ async function orUnavailable<T>(work: Promise<T>): Promise<T | RedirectError> {
 function wantedPrograms(settings: Settings): WantedPrograms | string {
   const cgroupRoot = findCgroupRoot(settings.cgroupRoot);
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
-  settings.watched = [
-    ...podsRootPaths(cgroupRoot),
-    ...(path === undefined ? [] : [path, ...qosClassPaths(path)]),
-  ];
   if (path === undefined) return `no cgroup of pods below ${cgroupRoot}`;
   const id = cgroupIdOf(path);
   if (id === undefined) return `no cgroup ${path}`;

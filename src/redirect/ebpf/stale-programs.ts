@@ -37,7 +37,7 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
       return { ...status, changed };
     },
     verify: async () => withProblem(await redirect.verify(), findPinned(pinFolder)),
-    digest: digestWithout(redirect, pinFolder),
+    isFrontWhole: async () => findPinned(pinFolder) === undefined && redirect.isFrontWhole(),
     remove: async () => {
       // Before the rest: as long as the programs are attached, their target must exist.
       if (findPinned(pinFolder) !== undefined) unpinPrograms(pinFolder);
@@ -52,13 +52,8 @@ export function reportPrograms(redirect: Redirect, pinFolder: string): Redirect 
     ...redirect,
     install: async () => withProblem(await redirect.install(), findRemovable(pinFolder)),
     verify: async () => withProblem(await redirect.verify(), findRemovable(pinFolder)),
-    digest: digestWithout(redirect, pinFolder),
+    isFrontWhole: async () => findPinned(pinFolder) === undefined && redirect.isFrontWhole(),
   };
-}
-
-/** The pins are in no digest, so there is none beside them. */
-function digestWithout(redirect: Redirect, pinFolder: string): NonNullable<Redirect['digest']> {
-  return async () => (findPinned(pinFolder) === undefined ? redirect.digest?.() : undefined);
 }
 
 /**

@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { inKernel, nativeModule, type FlowEnd } from '../native/addon.ts';
+import { inKernel, nativeModule, type FlowEnd, type NativeModule } from '../native/addon.ts';
 import { RedirectError, type RedirectErrorCode } from '../redirect.ts';
 
 export interface ToolRunOptions {
@@ -41,11 +41,10 @@ export interface Host {
    * @throws RedirectError
    */
   cutFlows(cut: FlowCut): Promise<number>;
-  /**
-   * A number that stays the same as long as the tools would print the same state of the redirect; `undefined`
-   * if it cannot be determined.
-   */
-  digestState(metadataIp: string, listenIp: string): Promise<bigint | undefined>;
+  /** Stays the same as long as the nftables rules do; `undefined` if it cannot be read. */
+  ruleGeneration(): Promise<number | undefined>;
+  /** Whether the kernel delivers packets for this address to the node; false if that cannot be read. */
+  isLocal(ip: string): Promise<boolean>;
 }
 
 /** Selects connections to `dialled`, except those answered by `answeredBy` or from some sources. */
@@ -78,14 +77,17 @@ export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {})
     },
     cutFlows: async ({ dialled, answeredBy, sparedSources }) =>
       inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources)),
-    digestState: async (metadataIp, listenIp) => {
-      try {
-        return nativeModule().stateDigest(metadataIp, listenIp);
-      } catch {
-        return undefined;
-      }
-    },
+    ruleGeneration: async () => unlessRefused((native) => native.ruleGeneration()),
+    isLocal: async (ip) => unlessRefused((native) => native.isLocal(ip)) ?? false,
   };
+}
+
+function unlessRefused<T>(read: (native: NativeModule) => T): T | undefined {
+  try {
+    return read(nativeModule());
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -82,6 +82,19 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Fal
   let known: Backend | undefined;
   const detect = async (): Promise<Backend> =>
     (known = await detectBackend(settings.host, settings.backend));
+  let last: { readonly generation: number; readonly rules: Rules } | undefined;
+  /**
+   * The nftables rules are read again when the kernel reports a change of them. So is the backend, since the
+   * kubelet's chains there decide it. Legacy tables have no generation: a tool reads them each time.
+   */
+  const read = async (): Promise<Rules> => {
+    const generation = await settings.host.ruleGeneration();
+    const before = generation === last?.generation ? last?.rules : undefined;
+    if (before?.backend === 'nft') return before;
+    const rules = await readRules(settings, before?.backend ?? (await detect()));
+    last = generation === undefined ? undefined : { generation, rules };
+    return rules;
+  };
   return {
     mode: 'iptables',
     prepare: () =>
@@ -91,11 +104,12 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Fal
     install: () => serialize(() => install(settings, detect)),
     // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
     // installed there before those in the old backend, which still work, are removed.
-    verify: () => serialize(async () => readBack(settings, await detect())),
-    digest: () => {
-      const { metadataIp, listenIp } = settings.target;
-      return settings.host.digestState(metadataIp, listenIp);
-    },
+    verify: () => serialize(async () => readBack(settings, await read())),
+    isFrontWhole: () =>
+      serialize(async () => {
+        if (!(await settings.host.isLocal(settings.target.listenIp))) return false;
+        return (await read()).problems.length === 0;
+      }),
     remove: () => serialize(() => remove(settings, detect)),
     attest: () => ({ kind: 'by-address' }),
     countRedirected: () =>
@@ -139,7 +153,7 @@ async function install(settings: Settings, detect: Detect): Promise<RedirectStat
   });
 
   errors.throwFirst();
-  const status = await readBack(settings, backend ?? (await detect()));
+  const status = await readBack(settings, await readRules(settings, backend ?? (await detect())));
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
 }
 
@@ -224,27 +238,39 @@ async function converge(
   return changes;
 }
 
-async function readBack(settings: Settings, backend: Backend): Promise<RedirectStatus> {
+async function readBack(settings: Settings, rules: Rules): Promise<RedirectStatus> {
   const { host, target } = settings;
-  const [links, save, guardProblems] = await Promise.all([
+  const [links, guardProblems] = await Promise.all([
     listLinks(host),
-    saveNat(host, backend),
     settings.guard ? diffGuard(host, target.metadataIp) : [],
   ]);
-  const nat = parseNat(save);
-  const isUnlimited = diffNat(nat, target, unlimitedChain(target)).length === 0;
-  const problems = [
-    ...diffLink(links, target.listenIp),
-    ...(isUnlimited ? [] : diffNat(nat, target, wantedChain(target, settings.limited))),
-    ...guardProblems,
-  ];
+  const problems = [...diffLink(links, target.listenIp), ...rules.problems, ...guardProblems];
   const detail = [
-    `iptables ${backend}`,
+    `iptables ${rules.backend}`,
     describeLink(links, target.listenIp),
     `${chainName}: ${describeTarget(target)}`,
     `guard ${settings.guard ? 'on' : 'off'}`,
-    ...(isUnlimited ? ['connects are not limited: no hashlimit'] : []),
+    ...(rules.isUnlimited ? ['connects are not limited: no hashlimit'] : []),
   ].join('; ');
   if (problems.length === 0) return { state: 'active', detail, problems };
-  return { state: isAbsent(nat) ? 'absent' : 'broken', detail, problems };
+  return { state: rules.isAbsent ? 'absent' : 'broken', detail, problems };
+}
+
+interface Rules {
+  readonly backend: Backend;
+  readonly problems: readonly string[];
+  readonly isUnlimited: boolean;
+  readonly isAbsent: boolean;
+}
+
+async function readRules(settings: Settings, backend: Backend): Promise<Rules> {
+  const { host, target, limited } = settings;
+  const nat = parseNat(await saveNat(host, backend));
+  const isUnlimited = diffNat(nat, target, unlimitedChain(target)).length === 0;
+  return {
+    backend,
+    problems: isUnlimited ? [] : diffNat(nat, target, wantedChain(target, limited)),
+    isUnlimited,
+    isAbsent: isAbsent(nat),
+  };
 }

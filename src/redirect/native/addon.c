@@ -174,7 +174,7 @@ static bool read_pins(struct call *call, napi_value value, void *place)
 }
 
 /*
- * Types by the letters of a signature. [i], [s] and [u] are arrays; a ? after a letter also accepts
+ * Types by the letters of a signature. [i] and [u] are arrays; a ? after a letter also accepts
  * undefined, which leaves zeroes.
  */
 static const struct kind {
@@ -524,21 +524,12 @@ static void close_sockets(struct call *call)
 		number(call, cut_sockets(&call->in[0].end, ids->items, ids->count, &call->fault));
 }
 
-static void state_digest(struct call *call)
+static void find_rule_generation(struct call *call)
 {
-	__u64 value;
+	__u32 generation = 0;
 
-	if (!digest_state(call->in[0].ip, call->in[1].ip, &value, &call->fault))
-		call->result = big(call, value);
-}
-
-static void programs_digest(struct call *call)
-{
-	const struct list *cgroups = &call->in[1].list;
-	__u64 value;
-
-	if (!digest_programs(call->in[0].text, cgroups->items, cgroups->count, &value, &call->fault))
-		call->result = big(call, value);
+	if (!rule_generation(&generation, &call->fault))
+		call->result = number(call, generation);
 }
 
 static void place_of(struct call *call)
@@ -564,6 +555,14 @@ static void is_own_link(struct call *call)
 
 	if (!owns_link(call->in[0].ip, &owns, &call->fault))
 		call->result = boolean(call, owns);
+}
+
+static void is_local_address(struct call *call)
+{
+	bool local;
+
+	if (!is_local(call->in[0].ip, &local, &call->fault))
+		call->result = boolean(call, local);
 }
 
 static void is_link(struct call *call)
@@ -704,10 +703,10 @@ static const struct function functions[] = {
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
 	{ "originalPort", "client:e server:e", find_original_port },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
-	{ "stateDigest", "metadataIp:i listenIp:i", state_digest },
-	{ "programsDigest", "pinFolder:s cgroups:[s]", programs_digest },
+	{ "ruleGeneration", "", find_rule_generation },
 	{ "placeOf", "ip:i", place_of },
 	{ "ownsLink", "ip:i", is_own_link },
+	{ "isLocal", "ip:i", is_local_address },
 	{ "hasLink", "link:d", is_link },
 	{ "netnsCookie", "", netns_cookie },
 	{ "openListener", "ip:i port:p", open_listening },

@@ -101,19 +101,11 @@ export interface NativeModule {
    * returns their number.
    */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
-  /**
-   * A number that stays the same as long as links, addresses, routing rules and tables do, as far as a
-   * redirect depends on them.
-   */
-  stateDigest(metadataIp: string, listenIp: string): bigint;
-  /**
-   * A number that stays the same as long as the folder has the same pins of the same objects, their links and
-   * sets of cgroups do not change, and the paths lead to the same cgroups.
-   */
-  programsDigest(pinFolder: string, cgroups: readonly string[]): bigint;
+  /** Generation of the nftables rules, which each change of them raises. Needs CAP_NET_ADMIN. */
+  ruleGeneration(): number;
   /**
    * Where the kernel sends packets for an IPv4 address. Undefined without a route, behind a gateway, or
-   * without a neighbor entry. Needs no capability, like the next two.
+   * without a neighbor entry. Needs no capability, like the next three.
    */
   placeOf(ip: string): Place | undefined;
   /**
@@ -121,6 +113,8 @@ export interface NativeModule {
    * network namespace: a veth or netkit of its own, which is no port of a bridge.
    */
   ownsLink(ip: string): boolean;
+  /** Whether the kernel delivers packets for an IPv4 address to this node. */
+  isLocal(ip: string): boolean;
   /** Whether this network namespace has a link of that index, which is never reused. */
   hasLink(link: number): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */

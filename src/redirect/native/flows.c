@@ -2,7 +2,7 @@
 /*
  * Conntrack entries, by netfilter's netlink protocol. Deletes some: one dump of the table, then one deletion
  * per selected entry, which contains the entry's id, so that a new entry with the same ends is not deleted.
- * Finds the entry of one connection.
+ * Finds the entry of one connection. Reads the generation of netfilter's rules.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include "system.h"
@@ -223,4 +224,26 @@ int original_port(const struct flow_end *client, const struct flow_end *server, 
 	close_channel(&channel);
 	*port = connection.original_port;
 	return error && error != -ENOENT ? fail(fault, "find flow", error) : 0;
+}
+
+static int read_generation(const struct nlmsghdr *message, void *context)
+{
+	struct part all = attributes_of(message, sizeof(struct nfgenmsg));
+
+	return read_part(find_attribute(all, NFTA_GEN_ID), context, sizeof(__u32)) ? 0 : -EBADMSG;
+}
+
+int rule_generation(__u32 *generation, struct fault *fault)
+{
+	struct channel channel;
+	struct request request;
+	int error;
+
+	if (open_channel(&channel, NETLINK_NETFILTER, fault))
+		return -1;
+	start_request(&request, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_ACK,
+		      sizeof(struct nfgenmsg));
+	error = ask(&channel, &request, read_generation, generation);
+	close_channel(&channel);
+	return error ? fail(fault, "read generation", error) : 0;
 }

@@ -18,8 +18,8 @@
 
 struct route {
 	__u32 link;
-	__u8 prefix_bits;
-	bool is_unicast, has_gateway;
+	__u8 prefix_bits, type;
+	bool has_gateway;
 };
 
 static int read_route(const struct nlmsghdr *message, void *context)
@@ -31,7 +31,7 @@ static int read_route(const struct nlmsghdr *message, void *context)
 	if (message->nlmsg_type != RTM_NEWROUTE || !all.at)
 		return -EBADMSG;
 	route->prefix_bits = fixed->rtm_dst_len;
-	route->is_unicast = fixed->rtm_type == RTN_UNICAST;
+	route->type = fixed->rtm_type;
 	route->has_gateway = find_attribute(all, RTA_GATEWAY).at || find_attribute(all, RTA_VIA).at;
 	read_part(find_attribute(all, RTA_OIF), &route->link, sizeof(route->link));
 	return 0;
@@ -110,7 +110,7 @@ int find_place(__be32 ip, struct place *place, struct fault *fault)
 	if (open_channel(&channel, NETLINK_ROUTE, fault))
 		return -1;
 	/* An address that the kernel refuses to look up has no place. */
-	if (find_route(&channel, ip, &route) || !route.is_unicast)
+	if (find_route(&channel, ip, &route) || route.type != RTN_UNICAST)
 		goto found;
 	if (route.prefix_bits < WHOLE_ADDRESS && route.has_gateway)
 		goto found;
@@ -162,7 +162,7 @@ int owns_link(__be32 ip, bool *owns, struct fault *fault)
 	*owns = false;
 	if (open_channel(&channel, NETLINK_ROUTE, fault))
 		return -1;
-	if (find_route(&channel, ip, &route) || !route.is_unicast || route.has_gateway ||
+	if (find_route(&channel, ip, &route) || route.type != RTN_UNICAST || route.has_gateway ||
 	    route.prefix_bits != WHOLE_ADDRESS)
 		goto found;
 	fixed = start_request(&request, RTM_GETLINK, NLM_F_ACK, sizeof(*fixed));
@@ -170,6 +170,19 @@ int owns_link(__be32 ip, bool *owns, struct fault *fault)
 	fixed->ifi_index = route.link;
 	*owns = !ask(&channel, &request, read_kind, &kind) && kind.is_pair && !kind.has_master;
 found:
+	close_channel(&channel);
+	return 0;
+}
+
+/* Also while the link of the address is down: connections arrive then, too. */
+int is_local(__be32 ip, bool *local, struct fault *fault)
+{
+	struct route route = {};
+	struct channel channel;
+
+	if (open_channel(&channel, NETLINK_ROUTE, fault))
+		return -1;
+	*local = !find_route(&channel, ip, &route) && route.type == RTN_LOCAL;
 	close_channel(&channel);
 	return 0;
 }

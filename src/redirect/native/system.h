@@ -91,6 +91,9 @@ int cut_flows(const struct flow_filter *filter, struct fault *fault);
 int original_port(const struct flow_end *client, const struct flow_end *server, __be16 *port,
 		  struct fault *fault);
 
+/* Sets the generation of the nftables rules, which each change of them raises. Needs CAP_NET_ADMIN. */
+int rule_generation(__u32 *generation, struct fault *fault);
+
 /* sockets.c */
 
 /*
@@ -119,21 +122,8 @@ int find_place(__be32 ip, struct place *place, struct fault *fault);
  * that is no port of a bridge or bond. Sets `owns`. Returns 0, or -1 with a fault.
  */
 int owns_link(__be32 ip, bool *owns, struct fault *fault);
-
-/* digest.c */
-
-/*
- * Sets a number that is the same as long as tools would print the same links, addresses, rules and tables,
- * as far as the redirect depends on them. Needs CAP_NET_ADMIN. Returns 0, or -1 with a fault.
- */
-int digest_state(__be32 metadata_ip, __be32 listen_ip, __u64 *value, struct fault *fault);
-
-/*
- * Likewise, as long as a folder has the same pins of the same objects, links have the same programs, sets
- * the same cgroups, and these paths lead to the same cgroups.
- */
-int digest_programs(const char *folder, const char *const *cgroups, size_t count, __u64 *value,
-		    struct fault *fault);
+/* Whether the kernel delivers packets for the address to this node. Returns 0, or -1 with a fault. */
+int is_local(__be32 ip, bool *local, struct fault *fault);
 
 /* descriptors.c */
 

@@ -31,14 +31,14 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
     heldInstall: undefined as Promise<void> | undefined,
     installs: 0,
     reads: 0,
-    digest: undefined as bigint | undefined,
+    isFrontWhole: false,
     /** Installations that another process reverts before they are verified. */
     undone: 0,
   };
   const redirect: Redirect = {
     mode: 'iptables',
     prepare: () => Promise.resolve(),
-    digest: async () => testBed.digest,
+    isFrontWhole: async () => testBed.isFrontWhole,
     verify: async () => {
       testBed.reads++;
       if (testBed.held !== undefined) await testBed.held;
@@ -160,21 +160,25 @@ describe('the reconciler of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('reads the state again when its digest has changed', async () => {
+  it('reads the whole state once a minute, and at once if its front has changed', async () => {
     const { keeper, testBed, pass, outcomes } = open(active);
-    testBed.digest = 1n;
+    testBed.isFrontWhole = true;
     await keeper.start();
-    for (let round = 0; round < 10; round++) await pass(10_000);
-    assert.equal(testBed.reads, 1);
     testBed.now = broken;
-    testBed.digest = 2n;
+    for (let round = 0; round < 5; round++) await pass(10_000);
+    assert.deepEqual([testBed.reads, testBed.installs], [1, 0]);
     await pass(10_000);
-    assert.equal(testBed.installs, 1);
+    assert.deepEqual([testBed.reads, testBed.installs], [2, 1]);
+    await pass(10_000);
+    testBed.now = broken;
+    testBed.isFrontWhole = false;
+    await pass(10_000);
+    assert.deepEqual([testBed.reads, testBed.installs], [4, 2]);
     assert.equal(outcomes.at(-1), 'repaired');
-    const { reads } = testBed;
+    testBed.isFrontWhole = true;
     await keeper.pause();
     await pass(20_000);
-    assert.equal(testBed.reads, reads + 1, 'also while it is paused');
+    assert.equal(testBed.reads, 5, 'also while it is paused');
     await keeper[Symbol.asyncDispose]();
   });
 

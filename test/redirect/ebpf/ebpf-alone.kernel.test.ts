@@ -28,6 +28,7 @@ function missing(): FallbackRedirect {
     prepare: refuse,
     install: refuse,
     verify: refuse,
+    isFrontWhole: refuse,
     remove: refuse,
     countRedirected: refuse,
     cutFlows: refuse,

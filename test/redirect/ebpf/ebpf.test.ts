@@ -48,7 +48,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
     /** Of the iptables tools and the kernel's netfilter. */
     refusal: undefined as RedirectError | undefined,
     caught: 4 as number | undefined,
-    digest: undefined as bigint | undefined,
+    hasAddress: true,
   };
   const step = async (name: string): Promise<void> => {
     steps.push(`${name} begins`);
@@ -68,7 +68,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
       await step('look');
       return active;
     },
-    digest: async () => state.digest,
+    isFrontWhole: () => Promise.reject(new TypeError('it lies behind the programs')),
     remove: () => step('removal'),
     attest: () => ({ kind: 'by-address' }),
     countRedirected: async () => {
@@ -80,7 +80,8 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
       return state.flows;
     },
   };
-  const host = scripted({ ip });
+  const isLocal = (address: string) => state.hasAddress && address === '169.254.25.79';
+  const host = scripted({ ip }, { isLocal });
   const pinFolder = join(bpffs.path, 'nmi');
   const redirect = openEbpfRedirect({
     cgroupRoot: cgroups.path,
@@ -160,35 +161,26 @@ describe('the eBPF mode', () => {
     assert.deepEqual([gone.state, gone.problems], ['absent', ['no programs installed']]);
   });
 
-  it('has a digest of the kernel, of the pods to let through and of an earlier agent', async () => {
-    let hasPredecessor = false;
-    const { redirect, state, kernel } = open({ hasPredecessor: () => hasPredecessor });
-    assert.equal(await redirect.digest?.(), undefined, 'callers cannot be looked up');
+  it('checks its programs, cgroups and address without a tool', async () => {
+    const { redirect, state, steps, pinFolder } = open();
+    assert.equal(await redirect.isFrontWhole(), false, 'not installed');
     await redirect.install();
-    assert.equal(await redirect.digest?.(), undefined, 'the state behind it is unknown');
-    const seen = new Set<unknown>();
-    for (const change of [
-      () => (state.digest = 1n),
-      () => (state.digest = 2n),
-      () => (kernel.state.digest += 1n),
-      () => (hasPredecessor = true),
-    ]) {
-      change();
-      assert.equal(await redirect.digest?.(), await redirect.digest?.());
-      seen.add(await redirect.digest?.());
-    }
-    await redirect.letThrough?.([]);
-    seen.add(await redirect.digest?.());
+    await redirect.letThrough?.([7n]);
+    steps.length = 0;
+    assert.equal(await redirect.isFrontWhole(), true);
+    state.hasAddress = false;
+    assert.equal(await redirect.isFrontWhole(), false);
+    state.hasAddress = true;
     mock.method(nativeModule(), 'mapSet', () => {
       throw nativeFailure('EPERM', 'write map');
     });
     await assert.rejects(async () => redirect.letThrough?.([5n]));
-    seen.add(await redirect.digest?.());
-    assert.equal(seen.size, 6);
-    mock.method(nativeModule(), 'programsDigest', () => {
-      throw nativeFailure('EPERM', 'list pins');
-    });
-    assert.equal(await redirect.digest?.(), undefined);
+    assert.equal(await redirect.isFrontWhole(), false);
+    await redirect.letThrough?.([]);
+    assert.equal(await redirect.isFrontWhole(), true);
+    rmSync(join(pinFolder, 'link_connect4'));
+    assert.equal(await redirect.isFrontWhole(), false);
+    assert.deepEqual(steps, []);
   });
 
   it('attests nobody by a map that it could not open again', async () => {

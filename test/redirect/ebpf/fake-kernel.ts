@@ -44,7 +44,6 @@ export function openFakeKernel(calls: string[] = []) {
     /** Of the last programs that were loaded. */
     pins: {} as Pins,
     lastId: 0,
-    digest: 1n,
     counters: 10,
     /** Number of open maps. */
     get open() {
@@ -119,7 +118,6 @@ export function openFakeKernel(calls: string[] = []) {
       return cut.length;
     },
     netnsCookie: () => 1n,
-    programsDigest: () => state.digest,
   };
   const native = nativeModule();
   for (const [name, work] of Object.entries(fake)) {

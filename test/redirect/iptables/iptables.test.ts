@@ -180,13 +180,38 @@ describe('the iptables redirect on a node that refuses', () => {
     assert.ok(!host.log.some((line) => line.includes('prohibit')), host.log.join('\n'));
   });
 
-  it('has the digest of the kernel', async () => {
-    const { metadataIp, listenIp } = defaultTarget;
-    const digestState = (...asked: readonly string[]) =>
-      asked.join() === [metadataIp, listenIp].join() ? 7n : undefined;
-    const host = scripted({}, { digestState });
-    assert.equal(await openIptablesRedirect({ host }).digest?.(), 7n);
-    assert.deepEqual(host.log, []);
+  it('reads its rules by the tool only if the kernel reports that rules have changed', async () => {
+    let generation: number | undefined = 1;
+    let nat = goodNat;
+    let hasAddress = true;
+    const host = scripted(
+      { ip: goodIp, 'iptables-nft-save': () => ok(nat) },
+      {
+        ruleGeneration: () => generation,
+        isLocal: (ip) => hasAddress && ip === defaultTarget.listenIp,
+      },
+    );
+    const redirect = openIptablesRedirect({ host });
+    await redirect.verify();
+    const check = async () => {
+      host.log.length = 0;
+      return [await redirect.isFrontWhole(), ...host.log];
+    };
+    const tools = ['mangle', 'nat', 'nat'].map((table) => `iptables-nft-save -t ${table}`);
+    assert.deepEqual(await check(), [true]);
+    generation = 2;
+    assert.deepEqual(await check(), [true, ...tools], 'another rule than ours');
+    assert.deepEqual(await check(), [true]);
+    [generation, nat] = [3, emptyNat];
+    assert.deepEqual(await check(), [false, ...tools]);
+    assert.deepEqual(await check(), [false]);
+    assert.equal((await redirect.verify()).state, 'absent');
+    assert.deepEqual(host.log, ['ip -j -d addr show', 'ip -j -4 rule show']);
+    [generation, nat] = [undefined, goodNat];
+    assert.deepEqual(await check(), [true, ...tools]);
+    assert.deepEqual(await check(), [true, ...tools]);
+    hasAddress = false;
+    assert.deepEqual(await check(), [false]);
   });
 
   it('runs one operation after the other', async () => {

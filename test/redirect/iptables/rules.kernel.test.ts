@@ -113,7 +113,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(others.length, 5);
     });
 
-    it('are checked without a tool, until one of them changes: then by the next check', async () => {
+    it('are found changed by the next check, which runs one tool at most, the rest within a minute', async () => {
       const { metadataIp } = defaultTarget;
       const runs: string[] = [];
       const host: Host = {
@@ -124,16 +124,20 @@ for (const backend of ['nft', 'legacy'] as const) {
         },
       };
       const watched = openIptablesRedirect({ host });
-      const lastCheck = new LastCheck();
+      const lastCheck = new LastCheck(10_000);
       const check = () => lastCheck.read(watched);
+      const behind = [
+        `ip rule del pref 80 to ${metadataIp} prohibit`,
+        `ip rule del pref 82 from ${metadataIp} blackhole`,
+        // The kernel delivers all the same.
+        'ip link set nmi0 down',
+      ];
       const changes = [
         `iptables-${backend} -t nat -F nmi-metadata`,
         `iptables-${backend} -t nat -D PREROUTING -j nmi-metadata`,
         `iptables-${backend} -t nat -I PREROUTING 1 -s 10.9.8.7 -j ACCEPT`,
-        `ip rule del pref 80 to ${metadataIp} prohibit`,
-        `ip rule del pref 82 from ${metadataIp} blackhole`,
+        ...behind,
         'ip addr del 169.254.25.79/32 dev nmi0',
-        'ip link set nmi0 down',
         'ip link del nmi0',
       ];
       for (const change of changes) {
@@ -143,14 +147,22 @@ for (const backend of ['nft', 'legacy'] as const) {
         await node.run('ip link add others type bridge');
         await node.run('ip addr add 10.77.0.1/24 dev others');
         await node.run('ip rule add pref 500 to 10.77.0.0/24 lookup main');
-        for (let round = 0; round < 3; round += 1) {
+        for (let round = 0; round < 2; round += 1) {
           assert.equal((await check()).state, 'active');
         }
         await node.run('ip rule del pref 500');
         await node.run('ip link del others');
-        assert.deepEqual(runs, []);
+        assert.deepEqual(
+          runs,
+          backend === 'nft' ? [] : Array(2).fill('iptables-legacy-save -t nat'),
+        );
         await node.run(change);
-        assert.notDeepEqual((await check()).problems, [], change);
+        let { problems } = await check();
+        for (let left = 3; behind.includes(change) && left > 0; left -= 1) {
+          assert.deepEqual(problems, [], change);
+          ({ problems } = await check());
+        }
+        assert.notDeepEqual(problems, [], change);
         await watched.install();
       }
       await iptables('-D PREROUTING -s 10.9.8.7 -j ACCEPT');

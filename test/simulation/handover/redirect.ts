@@ -52,6 +52,7 @@ export function openRedirect(installer: Installer): Redirect {
       await pass(readMs);
       return readBack();
     },
+    isFrontWhole: () => Promise.resolve(false),
     remove: () => Promise.reject(new Error('nobody removes the redirect')),
     attest: () => ({ kind: 'by-address' }),
   };

@@ -36,6 +36,7 @@ export function openEbpfRedirect({ target }: EbpfRedirectOptions): EbpfRedirect 
       await pass();
       return status();
     },
+    isFrontWhole: () => Promise.resolve(false),
     remove: async () => {
       await pass();
       kernel.remove();
