@@ -234,12 +234,18 @@ export class EbpfTestBed {
     return join(this.bpf.path, 'nmi');
   }
 
+  /** A service's, outside the cgroup of pods. */
+  get agentCgroup(): string {
+    return this.tree.make('system/agent');
+  }
+
   redirect(more: Partial<EbpfRedirectOptions> = {}): EbpfRedirect {
     const { host } = this.node;
     return openEbpfRedirect({
       host,
       netnsCookie: this.#netnsCookie,
       cgroupRoot: this.tree.path,
+      ownCgroup: this.agentCgroup,
       pinFolder: this.pinFolder,
       fallback: openIptablesRedirect({ host, backend: 'nft', limited: 'redirected' }),
       ...this.settings,
@@ -268,7 +274,7 @@ export class EbpfTestBed {
 
   /** Starts the agent; the address must be up, and the map must exist. */
   async startAgent(ip = listenIp, port = listenPort): Promise<Script> {
-    const agent = this.node.start(agentScript(this.pinFolder, ip, port));
+    const agent = this.node.start(agentScript(this.pinFolder, ip, port), this.agentCgroup);
     assert.equal(await agent.line(), 'listening');
     return agent;
   }

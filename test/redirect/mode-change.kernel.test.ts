@@ -44,12 +44,13 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.equal(nmi(all, 'remove', '--redirect=ebpf').status, 0);
   });
 
-  /** Runs `nmi redirect` on that node, as uid 0 with only these capabilities. */
+  /** Runs `nmi redirect` on that node, in the agent's cgroup, as uid 0 with only these capabilities. */
   function nmi(capabilities: string, action: string, ...flags: readonly string[]) {
     const bounding = capabilities === '' ? '-all' : `-all,+${capabilities}`;
     const run = spawnSync(
-      'nsenter',
+      'sh',
       [
+        ...['-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', testBed.agentCgroup, 'nsenter'],
         ...[`--net=/run/netns/${testBed.node.name}`, '--', 'setpriv', `--bounding-set=${bounding}`],
         ...['--inh-caps=-all', '--', process.execPath, main, 'redirect', action],
         ...['--iptables-backend=nft', ...flags],

@@ -79,6 +79,7 @@ function installOtherPrograms(testBed: TestBed): void {
     object,
     pinFolder: variableOf(testBed, 'NMI_BPF_PIN_FOLDER'),
     cgroup: { path, id },
+    agent: { path, id },
     exempt: [],
     settings: settingsOf(object, defaultTarget).fill(0, 56),
   });

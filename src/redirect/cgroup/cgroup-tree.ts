@@ -88,21 +88,19 @@ export function findPodsRoot(cgroupRoot: string): string | undefined {
 }
 
 /**
- * The id of this process's cgroup; undefined in a container that has only other parts of the tree
+ * The folder of this process's cgroup; undefined in a container that has only other parts of the tree
  * mounted.
  */
-export function ownCgroupId(
+export function ownCgroupPath(
   membership = readProc('cgroup'),
   mountinfo = readProc('mountinfo'),
-): bigint | undefined {
+): string | undefined {
   const own = /^0::(\/.*)$/m.exec(membership)?.[1];
   if (own === undefined) return undefined;
   const mounts = parseCgroupMounts(mountinfo);
   for (const { path, root } of mounts) {
-    if (root === '/') return cgroupIdOf(join(path, own));
-    if (own === root || own.startsWith(`${root}/`)) {
-      return cgroupIdOf(join(path, own.slice(root.length)));
-    }
+    if (root === '/') return join(path, own);
+    if (own === root || own.startsWith(`${root}/`)) return join(path, own.slice(root.length));
   }
   return undefined;
 }
@@ -156,7 +154,8 @@ export function podCgroupId(podsRoot: string, podUid: string): bigint | undefine
   return path === undefined ? undefined : cgroupIdOf(path);
 }
 
-function podCgroupPath(podsRoot: string, podUid: string): string | undefined {
+/** The folder of the cgroup of a pod; undefined before the kubelet has created it. */
+export function podCgroupPath(podsRoot: string, podUid: string): string | undefined {
   return podCgroupPaths(podsRoot, podUid).find((path) => cgroupIdOf(path) !== undefined);
 }
 

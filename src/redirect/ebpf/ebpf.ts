@@ -19,8 +19,8 @@ import {
   cgroupIdOf,
   findCgroupRoot,
   findPodsRoot,
-  listPodCgroups,
-  ownCgroupId,
+  ownCgroupPath,
+  podCgroupPath,
 } from '../cgroup/cgroup-tree.ts';
 import { qosClassPaths } from '../cgroup/cgroup.ts';
 import { createHost, type Host } from '../host/command.ts';
@@ -63,6 +63,8 @@ export interface EbpfRedirectOptions {
   readonly pinFolder?: string;
   /** UID of the agent's pod: all of its containers reach the real endpoint. */
   readonly ownPodUid?: string;
+  /** Path of the agent's cgroup. Default: that of its pod, or of this process. */
+  readonly ownCgroup?: string;
   /** Further cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
   /** Whether an earlier process still runs; its exempt cgroups then stay exempt. */
@@ -347,8 +349,8 @@ function wantedPrograms(settings: Settings): WantedPrograms | string {
   if (path === undefined) return `no cgroup of pods below ${cgroupRoot}`;
   const id = cgroupIdOf(path);
   if (id === undefined) return `no cgroup ${path}`;
-  const exempt = wantedExempt(settings, path, id);
-  if (typeof exempt === 'string') return exempt;
+  const agent = agentCgroup(settings, path);
+  if (typeof agent === 'string') return agent;
   const object = readPrograms();
   const node = {
     podsRoot: id,
@@ -362,31 +364,38 @@ function wantedPrograms(settings: Settings): WantedPrograms | string {
     object,
     settings: settingsOf(object, settings.target, node),
     cgroup: { path, id },
-    exempt,
+    agent,
+    exempt: wantedExempt(settings, agent.id, [id, ...ancestorIds(path)]),
     keepsExempt: settings.hasPredecessor?.() ?? false,
     nodePods: settings.nodePods,
   };
 }
 
 /**
- * The cgroups to exempt, or why they are unknown. First the cgroup of the agent's pod, since
- * another of its containers may fetch the tokens, and those calls must not return to it; without a
- * known pod, the agent's own cgroup. Not the redirected cgroup or an ancestor of it: an agent there
- * is not redirected, and exempting it would exempt every pod.
+ * The cgroup of the agent's pod, since its containers may restart, and another of them may maintain the
+ * redirect; without a known pod, the agent's own cgroup. Or why it is unknown.
+ */
+function agentCgroup(
+  { ownCgroup, ownPodUid }: Settings,
+  podsRoot: string,
+): WantedPrograms['agent'] | string {
+  const path =
+    ownCgroup ?? (ownPodUid === undefined ? ownCgroupPath() : podCgroupPath(podsRoot, ownPodUid));
+  const id = path === undefined ? undefined : cgroupIdOf(path);
+  if (path !== undefined && id !== undefined) return { path, id };
+  return ownPodUid === undefined
+    ? "the agent's own cgroup is in no mounted part of the tree"
+    : `the agent's pod ${ownPodUid} has no cgroup below ${podsRoot}`;
+}
+
+/**
+ * The cgroups to exempt: the agent's, since calls to the real endpoint must not return to it. Not the
+ * redirected cgroup or one above it: an agent there is not redirected, and exempting it would exempt every pod.
  */
 function wantedExempt(
-  settings: Settings,
-  attachPath: string,
-  attachId: bigint,
-): readonly bigint[] | string {
-  const above = new Set([attachId, ...ancestorIds(attachPath)]);
-  const ownPod = settings.ownPodUid;
-  const own = ownPod === undefined ? ownCgroupId() : listPodCgroups(attachPath, ownPod)[0];
-  if (own === undefined) {
-    return ownPod === undefined
-      ? "the agent's own cgroup is in no mounted part of the tree"
-      : `the agent's pod ${ownPod} has no cgroup below ${attachPath}`;
-  }
-  const ids = new Set([own, ...(settings.exemptCgroupIds ?? [])]);
-  return [...ids].filter((id) => !above.has(id));
+  { exemptCgroupIds = [] }: Settings,
+  agentId: bigint,
+  above: readonly bigint[],
+): readonly bigint[] {
+  return [...new Set([agentId, ...exemptCgroupIds])].filter((id) => !above.includes(id));
 }

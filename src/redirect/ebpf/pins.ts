@@ -2,8 +2,9 @@
  * The agent's folder in the BPF file system. Objects that are pinned there outlive the process, and no
  * other object belongs to the agent.
  *
- *     callers counters dials exempt loads node_pods settings   maps
+ *     callers counters dials exempt loads node_pods sequences settings   maps
  *     link_HOOK program_HOOK                         the attachment, and the program that should be attached
+ *     link_getsockopt_ID                             the attachment to the cgroup of an agent
  *     next_...                                       incomplete; renamed when complete, or left by a crash
  */
 import {
@@ -23,7 +24,15 @@ import { RedirectError } from '../redirect.ts';
 export const defaultPinFolder = '/sys/fs/bpf/nmi';
 
 /** Maps that successive programs share. */
-export const sharedMaps = ['callers', 'counters', 'dials', 'exempt', 'loads', 'node_pods'] as const;
+export const sharedMaps = [
+  'callers',
+  'counters',
+  'dials',
+  'exempt',
+  'loads',
+  'node_pods',
+  'sequences',
+] as const;
 
 const bpfFsMagic = 0xcafe4a11;
 const pinStep = 'BPF file system';

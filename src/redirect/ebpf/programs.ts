@@ -29,6 +29,8 @@ export interface WantedPrograms {
   readonly cgroup: { readonly path: string; readonly id: bigint };
   /** Processes in these cgroups are not redirected, descendants included. */
   readonly exempt: readonly bigint[];
+  /** Processes in this cgroup ask their sockets for callers, descendants included: that of the agent's pod. */
+  readonly agent: { readonly path: string; readonly id: bigint };
   /** Other cgroups that are already exempt stay exempt. */
   readonly keepsExempt?: boolean;
   /** Cgroups of pods on the host network that are not redirected; undefined: not known yet. */
@@ -43,6 +45,7 @@ interface Hook {
 
 /** In order of attachment. */
 const hooks: readonly Hook[] = [
+  { name: 'getsockopt', attachType: 21 },
   { name: 'bind6', attachType: 9 },
   { name: 'bind4', attachType: 8 },
   { name: 'sockops', attachType: 3 },
@@ -50,8 +53,12 @@ const hooks: readonly Hook[] = [
   { name: 'connect4', attachType: 10 },
 ];
 
-/** Pins of the links: redirecting programs first, bind programs last. */
-const linkPins = hooks.toReversed().map(({ name }) => `link_${name}`);
+/** The name of a link's pin. Each agent has one of its own, since two run at the same time during an update. */
+function linkName({ name }: Hook, agentId: bigint): string {
+  return name === 'getsockopt' ? `link_${name}_${agentId}` : `link_${name}`;
+}
+
+const agentLink = /^link_getsockopt_\d+$/;
 
 /** Pins of the programs that reserve the agent's address and port. */
 export const bindLinks = ['link_bind4', 'link_bind6'] as const;
@@ -65,26 +72,32 @@ const settingsMap = '.rodata.nmi';
  */
 export function installPrograms(wanted: WantedPrograms): readonly string[] {
   return inKernel((native) => {
-    const { pinFolder, cgroup } = wanted;
+    const { pinFolder, cgroup, agent, keepsExempt = false } = wanted;
     for (const name of listPins(pinFolder)) {
       if (name.startsWith('next_')) unpin(pinFolder, name);
     }
     const changes = load(native, wanted);
     changes.push(...syncSets(native, wanted));
-    for (const { name, attachType } of hooks) {
+    for (const hook of hooks) {
+      const { name, attachType } = hook;
       const program = join(pinFolder, `next_program_${name}`);
-      const link = join(pinFolder, `link_${name}`);
-      if (isLinkedTo(native, link, attachType, cgroup.id)) {
-        native.replace(program, link);
+      const link = linkName(hook, agent.id);
+      const { path, id } = name === 'getsockopt' ? agent : cgroup;
+      if (isLinkedTo(native, join(pinFolder, link), attachType, id)) {
+        native.replace(program, join(pinFolder, link));
         changes.push(`program ${name} replaced`);
       } else {
-        native.attach(program, attachType, cgroup.path, join(pinFolder, `next_link_${name}`));
-        promotePin(pinFolder, `link_${name}`);
+        native.attach(program, attachType, path, join(pinFolder, `next_${link}`));
+        promotePin(pinFolder, link);
         changes.push(`program ${name} attached`);
       }
       promotePin(pinFolder, `program_${name}`);
     }
     promotePin(pinFolder, 'settings');
+    if (!keepsExempt) {
+      const others = listPins(pinFolder).filter((name) => agentLink.test(name));
+      for (const name of others) if (!name.endsWith(`_${agent.id}`)) unpin(pinFolder, name);
+    }
     return changes;
   });
 }
@@ -216,23 +229,25 @@ function diffHook(
   settings: number | undefined,
   callers: number | undefined,
 ): readonly string[] {
-  const link = unlessMissing(() => native.linkInfo(join(wanted.pinFolder, `link_${hook.name}`)));
+  const { pinFolder, agent } = wanted;
+  const cgroup = hook.name === 'getsockopt' ? agent : wanted.cgroup;
+  const link = unlessMissing(() => native.linkInfo(join(pinFolder, linkName(hook, agent.id))));
   if (link === undefined) return [`program ${hook.name} not attached`];
   if (link.type !== cgroupLinkType || link.attachType !== hook.attachType) {
     return [`link ${hook.name} is of another kind`];
   }
   if (link.cgroupId === 0n) return [`program ${hook.name} detached, its cgroup is gone`];
-  if (link.cgroupId !== wanted.cgroup.id) {
+  if (link.cgroupId !== cgroup.id) {
     return [`program ${hook.name} attached to cgroup ${link.cgroupId}`];
   }
-  const pin = join(wanted.pinFolder, `program_${hook.name}`);
+  const pin = join(pinFolder, `program_${hook.name}`);
   const program = unlessMissing(() => native.programInfo(pin));
   if (program?.id !== link.programId) return [`program ${hook.name} is not the one we know`];
   const uses = (map: number | undefined) => map === undefined || program.mapIds.includes(map);
   if (!uses(settings)) return [`program ${hook.name} has other settings`];
-  if (hook.name === 'sockops' && !uses(callers))
-    return ['program sockops uses another map of callers'];
-  return [];
+  // Those that write and read the records.
+  const isOfRecords = hook.name === 'sockops' || hook.name === 'getsockopt';
+  return isOfRecords && !uses(callers) ? [`program ${hook.name} uses another map of callers`] : [];
 }
 
 function isLinkedTo(
@@ -267,11 +282,15 @@ export function cutOlderSockets(
 
 /** Removes all programs and maps, the redirecting programs first. @throws RedirectError */
 export function removePrograms(pinFolder: string): void {
-  const names = listOwnPins(pinFolder);
-  for (const link of linkPins.filter((name) => names.includes(name))) {
-    detachAtOnce(join(pinFolder, link));
-  }
+  for (const link of linksOf(listOwnPins(pinFolder))) detachAtOnce(join(pinFolder, link));
   unpinPrograms(pinFolder);
+}
+
+/** The links among these pins: of redirecting programs first, of those that answer the agents last. */
+function linksOf(names: readonly string[]): readonly string[] {
+  return hooks
+    .toReversed()
+    .flatMap(({ name }) => names.filter((each) => new RegExp(`^link_${name}(?:_|$)`).test(each)));
 }
 
 /** Removing the pin detaches too, but asynchronously. */
@@ -291,8 +310,7 @@ function detachAtOnce(pin: string): void {
  */
 export function unpinPrograms(pinFolder: string): void {
   const names = listOwnPins(pinFolder);
-  const links = linkPins.filter((name) => names.includes(name));
-  for (const name of new Set([...links, ...names])) unpin(pinFolder, name);
+  for (const name of new Set([...linksOf(names), ...names])) unpin(pinFolder, name);
   removePinFolder(pinFolder);
 }
 
@@ -306,6 +324,7 @@ export function listOwnPins(pinFolder: string): readonly string[] {
 function isOurs(name: string): boolean {
   const bare = name.replace(/^next_/, '');
   if (bare === 'settings' || sharedMaps.some((map) => map === bare)) return true;
+  if (agentLink.test(bare)) return true;
   return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
 }
 

@@ -10,7 +10,7 @@
 import { connectRate, type RedirectTarget } from '../redirect.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-export const mapLayout = 6;
+export const mapLayout = 7;
 const limitsAt = 16;
 const nodeAt = 32;
 const classesAt = 40;

@@ -496,6 +496,20 @@ static void lookup_caller(struct call *call)
 	}
 }
 
+/* Also for a socket that is not connected, of which nobody is the caller. No result: no program answers. */
+static void caller_of(struct call *call)
+{
+	struct nmi_answer answer = {};
+	socklen_t length = sizeof(answer);
+
+	if (!getsockopt(call->in[0].number, NMI_LEVEL, NMI_CALLER, &answer, &length)) {
+		put(call, "cgroupId", big(call, answer.cgroup_id));
+		put(call, "kind", number(call, answer.kind));
+	} else if (errno != EOPNOTSUPP && errno != ENOPROTOOPT) {
+		fail(&call->fault, "ask socket", errno);
+	}
+}
+
 static void forget_flows(struct call *call)
 {
 	struct flow_filter filter = {
@@ -700,6 +714,7 @@ static const struct function functions[] = {
 	{ "mapDelete", "map:d key:b", map_delete },
 	{ "mapKeys", "map:d", map_keys },
 	{ "lookupCaller", "map:d clientIp:i clientPort:p withinNode:f", lookup_caller },
+	{ "callerOf", "socket:d", caller_of },
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
 	{ "originalPort", "client:e server:e", find_original_port },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },

@@ -35,6 +35,13 @@ export interface CallerRecord {
   readonly isDirect: boolean;
 }
 
+/** The programs' answer about a socket. */
+export interface CallerAnswer {
+  readonly cgroupId: bigint;
+  /** `enum nmi_kind` in nmi.h. */
+  readonly kind: number;
+}
+
 /** One message that was received over a Unix socket. */
 export interface Note {
   /** 0 to 255. */
@@ -81,6 +88,11 @@ export interface NativeModule {
     clientPort: number,
     withinNode: boolean,
   ): CallerRecord | undefined;
+  /**
+   * Who opened an accepted connection; undefined if no program answers for this socket: the one of this layout
+   * is not attached to the cgroup in which the listening socket was made, or to one above. Needs no capability.
+   */
+  callerOf(socket: number): CallerAnswer | undefined;
   /**
    * Deletes conntrack entries of TCP connections to `dialled`, except those answered by `answeredBy` (if
    * given) or by a loopback address, or from these sources.

@@ -7,6 +7,7 @@
  *   sockops, before the SYN     record client address and port -> cgroup, for the agent to look up
  *   sockops, on either close    delete the record
  *   bind4, bind6                keep the agent's address and port for the agent
+ *   getsockopt                  answers the agent who opened a connection that it has accepted
  *
  * connect6 handles IPv4-mapped sockets only (every JVM uses them); no native IPv6 address is redirected.
  * The first subflow of MPTCP passes connect4 or connect6, TCP fast open by the connect inside sendmsg().
@@ -26,6 +27,8 @@
 #define IPPROTO_OF_MPTCP 262
 #define MAX_DEPTH 24
 #define MAX_POD_DEPTH 12
+/* Longest time between a connect and the agent's question for its record. */
+#define RECENT_NS 10000000000ULL
 
 enum verdict { PASS, REDIRECT, REFUSE };
 
@@ -80,6 +83,17 @@ struct {
 	__type(key, __u64);
 	__type(value, struct nmi_load);
 } loads SEC(".maps");
+
+/*
+ * Records by the client's address and first sequence number, for a connection that netfilter gave another port.
+ * An eviction only costs such a connection its record.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, NMI_MAX_SEQUENCES);
+	__type(key, __u64);
+	__type(value, __u64); /* struct nmi_client */
+} sequences SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -410,6 +424,7 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 	caller.cgroup_id = dial->cgroup_id;
 	caller.pod_id = dial->pod_id;
 	caller.is_direct = dial->is_direct;
+	caller.port = bpf_ntohs((__be16)(ops->remote_port >> 16));
 	caller.cookie = bpf_get_socket_cookie(ops);
 	/* IPv4-mapped sockets have family AF_INET6, but both of these fields are set. */
 	client = client_of(ops->local_ip4, (__u16)ops->local_port, dial->is_of_node);
@@ -443,6 +458,22 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 	COUNT(recorded);
 }
 
+/* An address and the sequence number of the first byte. */
+static __always_inline __u64 sequence_of(__be32 ip, __u32 first)
+{
+	return ip | (__u64)first << 32;
+}
+
+/* The server accepts the connection later: it waits for the client's answer to its SYN. */
+static __always_inline void note_sequence(struct bpf_sock_ops *ops, struct nmi_dial *dial)
+{
+	__u64 sequence = sequence_of(ops->local_ip4, ops->snd_nxt);
+	__u64 client = dial->client;
+
+	if (dial->is_recorded)
+		bpf_map_update_elem(&sequences, &sequence, &client, BPF_ANY);
+}
+
 static __always_inline void delete_on_close(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
 	__u64 client = dial->client;
@@ -474,7 +505,8 @@ int nmi_sockops(struct bpf_sock_ops *ops)
 	__u32 op = ops->op;
 	__be16 port;
 
-	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB)
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+	    op != BPF_SOCK_OPS_STATE_CB)
 		return 1;
 	sk = ops->sk;
 	if (!sk)
@@ -486,10 +518,88 @@ int nmi_sockops(struct bpf_sock_ops *ops)
 		delete_on_close(ops, dial);
 		return 1;
 	}
+	if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		note_sequence(ops, dial);
+		return 1;
+	}
 	/* After a refusal a socket may connect again, to another destination. */
 	port = (__be16)(ops->remote_port >> 16);
 	if (ops->remote_ip4 == settings.listen_ip && port == settings.listen_port)
 		record_caller(ops, dial);
+	return 1;
+}
+
+/*
+ * The record of an accepted socket's peer. Records of the node's own network namespace take precedence: only
+ * processes of the node create them. Between two addresses of the node, only these records count, unless the
+ * kernel does not report which namespace is the node's.
+ *
+ * Without one, netfilter may have given the connection another port, because one that it redirected has its
+ * address and port. Raw packets can make such connections for any address.
+ */
+static __always_inline struct nmi_caller *caller_of(struct bpf_sock *sk)
+{
+	__u16 port = bpf_ntohs(sk->dst_port);
+	__u64 client = client_of(sk->dst_ip4, port, 1), sequence, *known;
+	struct nmi_caller *caller;
+	struct bpf_tcp_sock *tcp;
+
+	caller = bpf_map_lookup_elem(&callers, &client);
+	if (caller)
+		return caller;
+	if (!settings.netns_cookie || sk->dst_ip4 != sk->src_ip4) {
+		client = client_of(sk->dst_ip4, port, 0);
+		caller = bpf_map_lookup_elem(&callers, &client);
+		if (caller)
+			return caller;
+	}
+	tcp = bpf_tcp_sock(sk);
+	if (!tcp)
+		return NULL;
+	sequence = sequence_of(sk->dst_ip4, tcp->rcv_nxt - (__u32)tcp->bytes_received);
+	known = bpf_map_lookup_elem(&sequences, &sequence);
+	if (!known)
+		return NULL;
+	client = *known;
+	return bpf_map_lookup_elem(&callers, &client);
+}
+
+static __always_inline int was_room_short(void)
+{
+	__u64 first = 0;
+	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
+
+	return all && all->unrecorded && bpf_ktime_get_ns() < all->unrecorded_at_ns + RECENT_NS;
+}
+
+/*
+ * Attached to the cgroup of the agent's pod, in which the agent made its listening socket: an accepted socket
+ * has the cgroup of that one. So the agent needs no capability, and no other pod can ask.
+ */
+SEC("cgroup/getsockopt")
+int nmi_getsockopt(struct bpf_sockopt *ctx)
+{
+	struct nmi_answer *answer = ctx->optval;
+	struct nmi_caller *caller;
+
+	if (ctx->level != NMI_LEVEL)
+		return 1;
+	if (ctx->optname != NMI_CALLER || (void *)(answer + 1) > ctx->optval_end)
+		return 1;
+	caller = ctx->sk->src_ip4 == settings.listen_ip ? caller_of(ctx->sk) : NULL;
+	answer->cgroup_id = 0;
+	/* A record of the same client may be that of its connection to another port of the agent's address. */
+	if (!caller || caller->port != ctx->sk->src_port) {
+		answer->kind = was_room_short() ? NMI_NO_ROOM : NMI_NO_RECORD;
+	} else {
+		answer->cgroup_id = caller->cgroup_id;
+		answer->kind = caller->is_direct ? NMI_DIRECT : NMI_ATTESTED;
+		if (!caller->cgroup_id)
+			answer->kind = NMI_SHARED;
+	}
+	/* The compiler would join both into one store of 64 bits, which the verifier refuses. */
+	*(volatile __s32 *)&ctx->optlen = sizeof(*answer);
+	*(volatile __s32 *)&ctx->retval = 0;
 	return 1;
 }
 

@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define NMI_LAYOUT 6
+#define NMI_LAYOUT 7
 
 /*
  * Most open redirected sockets of a node. Once half of them are open, only a pod with fewer than
@@ -20,6 +20,8 @@
 /* More than the pods of a node. */
 #define NMI_MAX_NODE_PODS 1024
 #define NMI_MAX_LOADS 8192
+/* More than the connections that are established and not accepted. */
+#define NMI_MAX_SEQUENCES 4096
 
 /* Read-only for the programs: the verifier treats them as constants. */
 struct nmi_settings {
@@ -60,6 +62,28 @@ struct nmi_caller {
 	/* The socket of the record: the close of another socket does not delete it. */
 	__u64 cookie;
 	__u64 is_direct; /* connected to the agent's own address, so the destination was not rewritten */
+	__u64 port; /* of the agent, host order */
+};
+
+/*
+ * The agent asks its own sockets by getsockopt(2). Its level contains the layout: an agent and programs that
+ * do not fit are like an agent without programs.
+ */
+#define NMI_LEVEL (0x6e6d6900 | NMI_LAYOUT)
+/* Who opened this accepted socket: struct nmi_answer. */
+#define NMI_CALLER 1
+
+struct nmi_answer {
+	__u64 cgroup_id;
+	__u64 kind; /* enum nmi_kind */
+};
+
+enum nmi_kind {
+	NMI_NO_RECORD,
+	NMI_NO_ROOM, /* likewise, and one was not written or was replaced within the last seconds */
+	NMI_SHARED, /* two sockets of the node's namespace share address and port */
+	NMI_ATTESTED,
+	NMI_DIRECT, /* attested, and connected to the agent's own address */
 };
 
 /* What one pod takes of the limits. */

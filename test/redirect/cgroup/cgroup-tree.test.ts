@@ -11,7 +11,7 @@ import {
   findPodsRoot,
   listCgroupIds,
   listPodCgroups,
-  ownCgroupId,
+  ownCgroupPath,
   parseCgroupMounts,
 } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { pretendFileSystem, refusal, replaceFs } from '../../support/replaced-fs.ts';
@@ -101,26 +101,26 @@ describe('the agent’s own cgroup', () => {
   const mount = (root: string, path: string) => `1 2 0:3 ${root} ${path} rw - cgroup2 cgroup2 rw`;
 
   it('is found below the mount of the whole tree', () => {
-    assert.equal(ownCgroupId('0::/a/b\n', mount('/', folder)), cgroupIdOf(join(folder, 'a/b')));
+    assert.equal(ownCgroupPath('0::/a/b\n', mount('/', folder)), join(folder, 'a/b'));
   });
 
   it('is found below the mount of a part of the tree', () => {
     const part = mount('/a', join(folder, 'a'));
-    assert.equal(ownCgroupId('1:cpu:/x\n0::/a/b\n', part), cgroupIdOf(join(folder, 'a/b')));
+    assert.equal(ownCgroupPath('1:cpu:/x\n0::/a/b\n', part), join(folder, 'a/b'));
   });
 
   it('is a container’s own mount, not the node’s mount that it has as well', () => {
     const mounts = [mount('/../..', folder), mount('/', join(folder, 'a/b'))].join('\n');
-    assert.equal(ownCgroupId('0::/\n', mounts), cgroupIdOf(join(folder, 'a/b')));
+    assert.equal(ownCgroupPath('0::/\n', mounts), join(folder, 'a/b/'));
   });
 
   it('is unknown when its part of the tree is not mounted', () => {
-    assert.equal(ownCgroupId('0::/\n', mount('/../..', folder)), undefined);
-    assert.equal(ownCgroupId('1:cpu:/x\n', mount('/', folder)), undefined);
-    assert.equal(ownCgroupId('10::/a/b\n', mount('/', folder)), undefined, 'another hierarchy');
-    assert.equal(ownCgroupId('0::/abc\n', mount('/a', folder)), undefined, 'not below it');
-    const own = cgroupIdOf(join(folder, 'a'));
-    assert.equal(ownCgroupId('0::/a\n', mount('/a', join(folder, 'a'))), own, 'exactly this part');
+    assert.equal(ownCgroupPath('0::/\n', mount('/../..', folder)), undefined);
+    assert.equal(ownCgroupPath('1:cpu:/x\n', mount('/', folder)), undefined);
+    assert.equal(ownCgroupPath('10::/a/b\n', mount('/', folder)), undefined, 'another hierarchy');
+    assert.equal(ownCgroupPath('0::/abc\n', mount('/a', folder)), undefined, 'not below it');
+    const own = join(folder, 'a');
+    assert.equal(ownCgroupPath('0::/a\n', mount('/a', own)), own, 'exactly this part');
   });
 });
 

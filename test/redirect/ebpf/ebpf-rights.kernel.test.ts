@@ -77,6 +77,7 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
     ${load(['ebpf/ebpf', 'iptables/iptables'])}.then(([{ openEbpfRedirect }, { openIptablesRedirect }]) =>
       openEbpfRedirect({
         cgroupRoot: '${testBed.tree.path}',
+        ownCgroup: '${testBed.agentCgroup}',
         pinFolder: '${testBed.pinFolder}',
         fallback: openIptablesRedirect({ backend: 'nft', limited: 'redirected' }),
       }).${operation}())

@@ -26,6 +26,7 @@ const installer = (testBed: EbpfTestBed) => `
   const source = '${join(import.meta.dirname, '../../../src/redirect')}/';
   Promise.all(['ebpf/ebpf', 'iptables/iptables'].map((name) => import(source + name + '.ts')))
     .then(([{ openEbpfRedirect }, { openIptablesRedirect }]) => openEbpfRedirect({
+      ownCgroup: '${testBed.agentCgroup}',
       cgroupRoot: '${testBed.tree.path}',
       pinFolder: '${testBed.pinFolder}',
       fallback: openIptablesRedirect({ backend: 'nft', limited: 'redirected' }),
@@ -453,7 +454,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       const status = await testBed
         .redirect({ exemptCgroupIds: round % 2 === 0 ? [1_000_000n] : [] })
         .install();
-      assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 5);
+      assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 6);
     }
     const later = testBed.redirect().counters()?.redirected ?? 0n;
     const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
@@ -523,11 +524,13 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   it('replaces programs of another layout, which have their own maps', async () => {
     const object = readPrograms();
     const path = join(testBed.tree.path, 'kubepods');
+    const pods = { path, id: cgroupIdOf(path) ?? 0n };
     const foreign: WantedPrograms = {
       pinFolder: testBed.pinFolder,
       object,
       settings: settingsOf(object, defaultTarget).fill(99, 0, 1),
-      cgroup: { path, id: cgroupIdOf(path) ?? 0n },
+      cgroup: pods,
+      agent: pods,
       exempt: [],
     };
     mkdirSync(testBed.pinFolder);

@@ -128,7 +128,7 @@ describe('the eBPF mode', () => {
   });
 
   it('ends each step before it begins the next one, and the last before it returns', async () => {
-    const { redirect, steps } = open({}, noIp);
+    const { redirect, steps, pod } = open({}, noIp);
     const both = (...names: readonly string[]) =>
       names.flatMap((name) => [`${name} begins`, `${name} ends`]);
     await redirect.install();
@@ -143,7 +143,9 @@ describe('the eBPF mode', () => {
     steps.length = 0;
     await redirect.remove();
     assert.deepEqual(steps, [
-      ...hooks.toReversed().map((name) => `detach link_${name}`),
+      ...hooks
+        .toReversed()
+        .map((name) => `detach link_${name}${name === 'getsockopt' ? `_${inodeOf(pod)}` : ''}`),
       ...both('removal'),
     ]);
     assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');

@@ -7,6 +7,7 @@ import { nativeModule, type NativeModule, type Pins } from '../../../src/redirec
 
 /** In order of attachment, with their `enum bpf_attach_type`. */
 export const attachTypes = {
+  getsockopt: 21,
   bind6: 9,
   bind4: 8,
   sockops: 3,

@@ -47,8 +47,13 @@ const wanted = (): WantedPrograms => ({
   object,
   settings,
   cgroup: { path: bpffs.path, id: inodeOf(bpffs.path) },
+  agent: { path: folder, id: inodeOf(folder) },
   exempt: [7n],
 });
+
+/** The name of a link's pin. */
+const linkOf = (hook: string): string =>
+  hook === 'getsockopt' ? `link_getsockopt_${inodeOf(folder)}` : `link_${hook}`;
 
 /** The state that an installation left. */
 function openInstalled(): FakeKernel {
@@ -119,6 +124,7 @@ describe('installing the programs', () => {
     ]);
     assert.deepEqual(calls, [
       'load',
+      `attach nmi_getsockopt to ${folder}`,
       ...['bind6', 'bind4', 'sockops', 'connect6', 'connect4'].map(
         (name) => `attach nmi_${name} to ${bpffs.path}`,
       ),
@@ -127,8 +133,17 @@ describe('installing the programs', () => {
     assert.deepEqual(
       readdirSync(folder).toSorted(),
       [
-        ...['callers', 'counters', 'dials', 'exempt', 'loads', 'node_pods', 'settings'],
-        ...hooks.flatMap((name) => [`link_${name}`, `program_${name}`]),
+        ...[
+          'callers',
+          'counters',
+          'dials',
+          'exempt',
+          'loads',
+          'node_pods',
+          'sequences',
+          'settings',
+        ],
+        ...hooks.flatMap((name) => [linkOf(name), `program_${name}`]),
       ].toSorted(),
     );
     assert.equal(state.open, 0, 'nothing is left open');
@@ -144,11 +159,28 @@ describe('installing the programs', () => {
     );
     assert.deepEqual(
       calls.filter((call) => call.startsWith('replace')),
-      ['bind6', 'bind4', 'sockops', 'connect4'].map((name) => `replace nmi_${name}`),
+      ['getsockopt', 'bind6', 'bind4', 'sockops', 'connect4'].map((name) => `replace nmi_${name}`),
     );
     assert.ok(changes.includes('program connect4 replaced'));
     assert.ok(changes.includes('program connect6 attached'));
     assert.ok(!changes.some((each) => each.startsWith('maps')));
+  });
+
+  it('answers a second agent in its own cgroup, and the first one as long as it runs', () => {
+    const { calls, read } = openInstalled();
+    const next = { path: bpffs.path, id: inodeOf(bpffs.path) };
+    const first = read(join(folder, linkOf('getsockopt')));
+    const isAnswered = (id: bigint) => readdirSync(folder).includes(`link_getsockopt_${id}`);
+    assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), [
+      'program getsockopt not attached',
+    ]);
+    installPrograms({ ...wanted(), agent: next, keepsExempt: true });
+    assert.ok(calls.includes(`attach nmi_getsockopt to ${next.path}`));
+    assert.deepEqual(read(join(folder, linkOf('getsockopt'))), first);
+    assert.ok(isAnswered(next.id));
+    assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), []);
+    installPrograms({ ...wanted(), agent: next });
+    assert.deepEqual([inodeOf(folder), next.id].map(isAnswered), [false, true]);
   });
 
   it('shares no map with programs of another layout', () => {
@@ -175,7 +207,7 @@ describe('trying whether the kernel accepts the programs', () => {
     const { state, change } = openInstalled();
     const pins = readdirSync(folder);
     tryPrograms(folder, object);
-    const shared = ['callers', 'counters', 'dials', 'exempt', 'loads', 'node_pods'];
+    const shared = ['callers', 'counters', 'dials', 'exempt', 'loads', 'node_pods', 'sequences'];
     assert.deepEqual(
       state.pins,
       Object.fromEntries(shared.map((name) => [name, join(folder, name)])),
@@ -256,6 +288,7 @@ describe('reading the programs back', () => {
     ['program connect4 is not the one we know', remove('program_connect4')],
     ['program connect4 has other settings', limit('program_connect4', 'callers')],
     ['program sockops uses another map of callers', limit('program_sockops', 'settings')],
+    ['program getsockopt uses another map of callers', limit('program_getsockopt', 'settings')],
     ['cgroup 7 is not exempt', ({ exempt }) => exempt.clear()],
     [
       'programs of another version',
@@ -342,8 +375,18 @@ describe('sockets that are older than the programs', () => {
 
 describe('our own pins', () => {
   it('are recognized by their names, and never in another file system', () => {
-    const own = ['callers', 'settings', 'link_connect4', 'program_sockops', 'next_loads'];
-    for (const name of [...own, 'link_other', 'other', 'next_other', 'callers2']) {
+    const own = [
+      ...['callers', 'settings', 'link_connect4', 'link_getsockopt_7', 'program_sockops'],
+      ...['next_link_getsockopt_7', 'next_loads'],
+    ];
+    for (const name of [
+      ...own,
+      'link_other',
+      'link_getsockopt_',
+      'other',
+      'next_other',
+      'callers2',
+    ]) {
       writeFileSync(join(folder, name), '');
     }
     assert.deepEqual(listOwnPins(folder).toSorted(), own.toSorted());
@@ -354,10 +397,11 @@ describe('our own pins', () => {
 
   it('are removed, the redirecting programs first and at once, the folder with the last pin', () => {
     const { calls } = openInstalled();
+    const links = hooks.toReversed().map(linkOf);
     removePrograms(folder);
     assert.deepEqual(
       calls,
-      hooks.toReversed().map((name) => `detach link_${name}`),
+      links.map((name) => `detach ${name}`),
     );
     assert.deepEqual(readdirSync(bpffs.path), []);
   });

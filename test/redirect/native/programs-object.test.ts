@@ -95,7 +95,7 @@ describe('the object file of the programs', () => {
     const programs = readSections(readPrograms()).filter(({ name }) =>
       /^cgroup|^sockops/.test(name),
     );
-    assert.equal(programs.length, 5);
+    assert.equal(programs.length, 6);
     for (const { name, bytes } of programs) assert.equal(hasLoop(bytes), false, name);
   });
 });
