@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempDisposableSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
@@ -21,9 +23,11 @@ function printing(then: string, first = ':'): readonly string[] {
 }
 
 function supervise(...command: readonly string[]) {
-  const child = spawn(join(nativeFolder, 'nmi-supervise'), command, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  return superviseBy(join(nativeFolder, 'nmi-supervise'), command);
+}
+
+function superviseBy(program: string, command: readonly string[]) {
+  const child = spawn(program, command, { stdio: ['ignore', 'pipe', 'pipe'] });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   let errors = '';
   child.stderr.on('data', (data: Buffer) => (errors += data.toString()));
@@ -87,6 +91,21 @@ describe('the supervisor of the process of a container', () => {
     }
     assert.equal(pids.size, 5);
     assert.equal(await ended, 3);
+  });
+
+  it('starts again however often it fails, if not five times within ten minutes', async () => {
+    // The ten minutes are half a second. After the third failure the pauses are longer.
+    using folder = mkdtempDisposableSync(join(tmpdir(), 'nmi-test-supervise-'));
+    const program = join(folder.path, 'nmi-supervise');
+    const source = join(import.meta.dirname, '../../../src/redirect/native/supervise.c');
+    execFileSync('cc', ['-std=gnu17', '-DWINDOW_MS=500', source, '-o', program]);
+    const { child, next, ended } = superviseBy(program, printing('exit 3'));
+    for (let start = 0; start < 8; start++) {
+      await next();
+      assert.equal((await next()).msg, 'the process failed, it is started again');
+    }
+    child.kill('SIGTERM');
+    assert.equal(await ended, 143);
   });
 
   it('can be stopped while it waits for the next start', async () => {
