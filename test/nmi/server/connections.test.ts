@@ -4,6 +4,7 @@ import type { ServerResponse } from 'node:http';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { getHeapStatistics } from 'node:v8';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { Connections, maxLookUps } from '../../../src/nmi/server/connections.ts';
@@ -63,6 +64,18 @@ describe('the open connections', () => {
     socket.destroy();
     assert.equal(connections.get(asSocket), undefined);
     assert.equal(connections.size, 0);
+  });
+
+  it('of one caller make no garbage that grows with their number when one is too many', () => {
+    const { connections, addBusy } = open(400, 1_000);
+    const caller = callerAt('127.0.0.11');
+    for (let count = 0; count < 400; count++) addBusy(caller);
+    const asSocket = new FakeSocket() as unknown as Socket;
+    const allocated = () => getHeapStatistics().total_allocated_bytes;
+    const before = allocated();
+    for (let count = 0; count < 1_000; count++) connections.add(asSocket, caller);
+    const each = (allocated() - before) / 1_000;
+    assert.ok(each < 6_000, `${each} bytes`);
   });
 
   it('of one caller are limited while it waits for answers on all, and closing one makes room', () => {
