@@ -6,7 +6,6 @@
  * buffered before it is written: a pod that does not read blocks no connection that other pods
  * need.
  */
-import type { IncomingMessage } from 'node:http';
 import { addAbortSignal } from 'node:stream';
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../base/time/clock.ts';
@@ -89,12 +88,9 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     route: PassthroughRoute,
     pod: Pod,
   ): Promise<Handled> {
-    const { request, response } = exchange;
-    const leave = new AbortController();
-    response.once('close', () => leave.abort());
-    const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(timeoutMs)]);
+    const { response } = exchange;
     // Read before the wait for a turn: a body that never arrives must not occupy one.
-    const body = await readRequestBody(request, exchange.method, signal);
+    const body = await readRequestBody(exchange, timeoutMs);
     if (body === undefined) {
       return refuse('request_malformed', 'The request body is not acceptable here.', {
         close: true,
@@ -183,14 +179,16 @@ function refusalOf(error: unknown): Answer {
  * the next request, with the node's identity behind it.
  */
 async function readRequestBody(
-  request: IncomingMessage,
-  method: string,
-  signal: AbortSignal,
+  { request, response, method }: HttpExchange,
+  timeoutMs: number,
 ): Promise<Buffer | undefined> {
   const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
   if (encoding !== undefined || Number(length) > maxRequestBytes) return undefined;
   if (Number(length) === 0) return Buffer.alloc(0);
   if (method !== 'POST') return undefined;
+  const leave = new AbortController();
+  response.once('close', () => leave.abort());
+  const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(timeoutMs)]);
   const body = addAbortSignal(signal, request);
   return readBody(body, maxRequestBytes, tooLarge).catch(() => undefined);
 }

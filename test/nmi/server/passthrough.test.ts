@@ -258,6 +258,13 @@ describe('relaying to the metadata service', () => {
     assert.match(text, /The instance metadata endpoint is this agent itself\./);
   });
 
+  it('keeps no timer for a request without a body', async (t) => {
+    await using relay = await openRelay((_request, response) => response.end('{}'));
+    const timeout = t.mock.method(AbortSignal, 'timeout');
+    assert.equal((await relay.ask()).status, 200);
+    assert.equal(timeout.mock.callCount(), 0);
+  });
+
   it('ends a connection with a body that does not arrive in time, and sends no request upstream', async () => {
     const route = routeTo('scheduledevents');
     await using relay = await openRelay(() => undefined, { route, timeoutMs: 100 });
