@@ -7,7 +7,10 @@ import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openAdminPages } from '../../../src/nmi/admin/pages.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import { freshNative } from '../../../scripts/native.ts';
 import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
+
+freshNative();
 
 async function open(render = () => Promise.resolve('nmi_up 1\n'), clock: Clock = systemClock) {
   const [probePort, metricsPort] = await twoFreePorts();
@@ -106,6 +109,28 @@ describe('the pages', () => {
     const answer = await readAll(polite);
     assert.match(answer, /^HTTP\/1\.1 200 [^]*\r\n\r\nnmi_up 1\n$/);
     assert.match(answer, /\r\nConnection: close\r\n/i);
+  });
+
+  it('read little of what a client sends at once', async () => {
+    await using fixture = await open();
+    const requests = Buffer.from('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(3_000));
+    const before = process.memoryUsage().arrayBuffers;
+    let most = 0;
+    for (let index = 0; index < 200; index++) {
+      const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
+      greedy.resume().write(requests);
+      await eventually(() => assert.ok(greedy.closed));
+      most = Math.max(most, process.memoryUsage().arrayBuffers - before);
+    }
+    assert.ok(most < 2 * 2 ** 20, `${most} bytes`);
+  });
+
+  it('answer a request of 12 KiB, which takes several reads', async () => {
+    await using fixture = await open();
+    const scrape = await fixture.dial(fixture.metricsPort, '127.0.0.9');
+    const authorization = 'x'.repeat(12 * 1024);
+    scrape.write(`GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n\r\n`);
+    assert.match(await readAll(scrape), /^HTTP\/1\.1 200 [^]*\r\n\r\nnmi_up 1\n$/);
   });
 
   it('close a connection with another request before the first one is answered', async () => {
