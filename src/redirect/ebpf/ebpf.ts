@@ -29,7 +29,7 @@ import {
   changeNodePods,
   cutOlderSockets,
   diffPrograms,
-  exemptFromPinned,
+  joinPinned,
   installPrograms,
   readCounters,
   removePrograms,
@@ -141,7 +141,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     prepare: () =>
       serialize(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
-        exemptSelf(settings);
+        joinEarlier(settings);
         // If an earlier process left its programs, connections arrive as soon as the agent listens.
         refresh(callers);
       }),
@@ -214,13 +214,13 @@ function rememberRefusal(fallback: FallbackRedirect): FallbackRedirect {
 }
 
 /**
- * Pinned programs of an earlier process exempt its cgroup and not this one's: the agent's calls to the
- * real service would return to the agent. So this runs before the first call.
+ * Pinned programs of an earlier process exempt and answer its cgroup and not this one's: the agent's calls to the
+ * real service would return to the agent, and callers would be unknown. So this runs before the first call.
  */
-function exemptSelf(settings: Settings): void {
+function joinEarlier(settings: Settings): void {
   try {
     const wanted = wantedPrograms(settings);
-    if (typeof wanted !== 'string') exemptFromPinned(wanted);
+    if (typeof wanted !== 'string') joinPinned(wanted);
   } catch (error) {
     // The first check finds and reports the same error.
     if (!(error instanceof RedirectError)) throw error;

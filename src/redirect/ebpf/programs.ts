@@ -44,7 +44,7 @@ interface Hook {
 }
 
 /** In order of attachment. */
-const hooks: readonly Hook[] = [
+const hooks: readonly [Hook, ...Hook[]] = [
   { name: 'getsockopt', attachType: 21 },
   { name: 'bind6', attachType: 9 },
   { name: 'bind4', attachType: 8 },
@@ -56,6 +56,10 @@ const hooks: readonly Hook[] = [
 /** The name of a link's pin. Each agent has one of its own, since two run at the same time during an update. */
 function linkName({ name }: Hook, agentId: bigint): string {
   return name === 'getsockopt' ? `link_${name}_${agentId}` : `link_${name}`;
+}
+
+function cgroupOf({ name }: Hook, { agent, cgroup }: WantedPrograms): WantedPrograms['cgroup'] {
+  return name === 'getsockopt' ? agent : cgroup;
 }
 
 const agentLink = /^link_getsockopt_\d+$/;
@@ -72,7 +76,7 @@ const settingsMap = '.rodata.nmi';
  */
 export function installPrograms(wanted: WantedPrograms): readonly string[] {
   return inKernel((native) => {
-    const { pinFolder, cgroup, agent, keepsExempt = false } = wanted;
+    const { pinFolder, agent, keepsExempt = false } = wanted;
     for (const name of listPins(pinFolder)) {
       if (name.startsWith('next_')) unpin(pinFolder, name);
     }
@@ -81,14 +85,12 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     for (const hook of hooks) {
       const { name, attachType } = hook;
       const program = join(pinFolder, `next_program_${name}`);
-      const link = linkName(hook, agent.id);
-      const { path, id } = name === 'getsockopt' ? agent : cgroup;
-      if (isLinkedTo(native, join(pinFolder, link), attachType, id)) {
-        native.replace(program, join(pinFolder, link));
+      const link = join(pinFolder, linkName(hook, agent.id));
+      if (isLinkedTo(native, link, attachType, cgroupOf(hook, wanted).id)) {
+        native.replace(program, link);
         changes.push(`program ${name} replaced`);
       } else {
-        native.attach(program, attachType, path, join(pinFolder, `next_${link}`));
-        promotePin(pinFolder, link);
+        attach(native, wanted, hook, program);
         changes.push(`program ${name} attached`);
       }
       promotePin(pinFolder, `program_${name}`);
@@ -100,6 +102,14 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     }
     return changes;
   });
+}
+
+function attach(native: NativeModule, wanted: WantedPrograms, hook: Hook, program: string): void {
+  const { pinFolder, agent } = wanted;
+  const link = linkName(hook, agent.id);
+  const { path } = cgroupOf(hook, wanted);
+  native.attach(program, hook.attachType, path, join(pinFolder, `next_${link}`));
+  promotePin(pinFolder, link);
 }
 
 /** Makes both maps of cgroups the wanted ones; returns the changes as short sentences. */
@@ -128,15 +138,23 @@ export function changeNodePods(wanted: WantedPrograms, target: RedirectTarget): 
 }
 
 /**
- * Adds the exempt cgroups to the pinned programs of an earlier process, if there are any.
+ * Adds the agent to the pinned programs of an earlier process, if there are any: they do not redirect it, and
+ * answer it who calls, if they have the same records.
  * @throws RedirectError
  */
-export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
+export function joinPinned(wanted: WantedPrograms): void {
+  const { pinFolder, exempt, agent } = wanted;
   if (!listPins(pinFolder).includes('exempt')) return;
-  // The earlier process that added the others may still run.
-  inKernel((native) =>
-    syncCgroups(native, pinFolder, 'exempt', { ids: exempt, keepsOthers: true }),
-  );
+  inKernel((native) => {
+    // The earlier process that added the others may still run.
+    syncCgroups(native, pinFolder, 'exempt', { ids: exempt, keepsOthers: true });
+    const present = readValue(native, pinFolder, 'settings');
+    if (present === undefined || !isSameLayout(present, wanted.settings)) return;
+    const [hook] = hooks;
+    if (isLinkedTo(native, join(pinFolder, linkName(hook, agent.id)), hook.attachType, agent.id))
+      return;
+    attach(native, wanted, hook, join(pinFolder, `program_${hook.name}`));
+  });
 }
 
 /** Attempts before a refusal is accepted that may be a transient lack of memory. */
@@ -230,7 +248,7 @@ function diffHook(
   callers: number | undefined,
 ): readonly string[] {
   const { pinFolder, agent } = wanted;
-  const cgroup = hook.name === 'getsockopt' ? agent : wanted.cgroup;
+  const cgroup = cgroupOf(hook, wanted);
   const link = unlessMissing(() => native.linkInfo(join(pinFolder, linkName(hook, agent.id))));
   if (link === undefined) return [`program ${hook.name} not attached`];
   if (link.type !== cgroupLinkType || link.attachType !== hook.attachType) {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { freshNative } from '../../../scripts/native.ts';
@@ -9,6 +9,7 @@ import {
   diffPrograms,
   findRefusal,
   installPrograms,
+  joinPinned,
   listOwnPins,
   readCounters,
   removePrograms,
@@ -181,6 +182,21 @@ describe('installing the programs', () => {
     assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), []);
     installPrograms({ ...wanted(), agent: next });
     assert.deepEqual([inodeOf(folder), next.id].map(isAnswered), [false, true]);
+  });
+
+  it('adds a second agent to programs of the same layout before it installs its own', () => {
+    const { calls, exempt, change } = openInstalled();
+    const next = { path: bpffs.path, id: inodeOf(bpffs.path) };
+    joinPinned({ ...wanted(), agent: next });
+    assert.deepEqual(exempt, new Set([7n]));
+    assert.deepEqual(calls, [`attach nmi_getsockopt to ${next.path}`]);
+    assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), []);
+    joinPinned({ ...wanted(), agent: next });
+    assert.equal(calls.length, 1);
+    change(join(folder, 'settings'), { value: otherLayout });
+    unlinkSync(join(folder, `link_getsockopt_${next.id}`));
+    joinPinned({ ...wanted(), agent: next });
+    assert.equal(calls.length, 1);
   });
 
   it('shares no map with programs of another layout', () => {
