@@ -9,6 +9,7 @@ import { closeSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIPv4, Server as NetServer, type Socket } from 'node:net';
 import type { Clock } from '../../base/time/clock.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';
 import { refuse, type Answer } from '../base/answers.ts';
 import { takeParser } from '../base/timeout-checks.ts';
@@ -333,15 +334,15 @@ export class Listener implements AsyncDisposable {
       NetServer.prototype.close.call(server, () => resolve());
     });
     this.#connections.endAfterAnswers();
-    const graceEndMs = performance.now() + Math.min(idleGraceMs, maxMs);
-    const tick = setInterval(() => {
-      if (performance.now() >= graceEndMs) this.#connections.destroyIdle();
-    }, drainTickMs);
-    const disarm = this.#options.clock.schedule(maxMs, () => this.#connections.destroyAll());
+    const { clock } = this.#options;
+    using _idle = startPeriodicJob(clock, Math.min(idleGraceMs, maxMs), () => {
+      this.#connections.destroyIdle();
+      return drainTickMs;
+    });
+    const disarm = clock.schedule(maxMs, () => this.#connections.destroyAll());
     await closed;
     // Stops the one thing that is left, a timer.
     server.close();
-    clearInterval(tick);
     disarm();
   }
 
