@@ -23,7 +23,7 @@ import type { Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Party } from '../../base/fair-queue.ts';
 import type { Attestation, Place } from '../../redirect/redirect.ts';
-import type { PodPlaces } from './pod-places.ts';
+import type { PodPlaces } from './place.ts';
 
 export type Caller =
   | { readonly kind: 'pod'; readonly pod: Pod }

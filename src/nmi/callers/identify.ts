@@ -5,7 +5,7 @@
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { CallerFacts, Identified, RefusedCaller } from './identified.ts';
 import type { Caller, CallerConnection, IdentifiedBy } from './caller.ts';
-import type { PodPlaces } from './pod-places.ts';
+import type { PodPlaces } from './place.ts';
 
 type Unattested = Extract<Caller, { kind: 'unattested' }>;
 

@@ -10,12 +10,10 @@ import type { Attestation, Peer, RedirectMode, RedirectStatus } from '../../redi
 import type { Logger } from '../../base/logger.ts';
 import { samplesBy, type Part, type Sample } from '../base/part.ts';
 import { StartError } from '../../base/start-error.ts';
+import { openPodNetwork, withPlace, type PodNetwork } from '../callers/place.ts';
 import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
-import { openPodNetwork, withPlace, type PodNetwork } from './pod-network.ts';
 import { Reconciler, type CheckOutcome } from './reconciler.ts';
-import { whileSettling } from './settling.ts';
-import { withLink } from './unrecorded-callers.ts';
 
 export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, AsyncDisposable {
   /** Known after `prepare`. */
@@ -64,6 +62,12 @@ export interface KernelOptions {
   readonly hasPredecessor?: () => boolean;
 }
 
+/** SDKs take a 403 as final, so a connection that may be older than the redirect gets a 503. */
+const maybeOlder: Attestation = {
+  kind: 'unattested',
+  retryWhy: 'the redirect was changed less than a minute ago, and this connection may be older',
+};
+
 export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions): Kernel {
   const { redirect, why, podsRoot, counts } = chooseRedirect(config, clock, hasPredecessor);
   log.info({ mode: redirect.mode, why }, 'redirect chosen');
@@ -86,16 +90,18 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     onCheck: (outcome) => void checks[outcome]++,
   });
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
-  const network = openPodNetwork(redirectLog);
+  const network = openPodNetwork(redirectLog, clock);
   const { unrecordedCallers } = config;
   const unrecorded = { by_link: 0, refused: 0 };
-  const settled = (attestation: Attestation): Attestation =>
-    whileSettling(attestation, clock.monotonicMs() < (reconciler.settledAtMs ?? Infinity));
+  const settled = (attestation: Attestation): Attestation => {
+    const isSettling = clock.monotonicMs() < (reconciler.settledAtMs ?? Infinity);
+    return attestation.kind === 'unattested' && isSettling ? maybeOlder : attestation;
+  };
   const completed = (attestation: Attestation, peer: Peer): Attestation => {
-    const linked = withLink(settled(attestation), peer, unrecordedCallers, network);
-    if (linked.kind === 'by-link') unrecorded.by_link++;
-    else if (linked.kind === 'unattested') unrecorded.refused++;
-    return withPlace(linked, peer, network);
+    const placed = withPlace(settled(attestation), peer, network, unrecordedCallers);
+    if (placed.kind === 'by-link') unrecorded.by_link++;
+    else if (placed.kind === 'unattested') unrecorded.refused++;
+    return placed;
   };
   /** No redirect is configured and none was left behind, so there is nothing to report. */
   const isOff = (): boolean => reconciler.status.state === 'off';

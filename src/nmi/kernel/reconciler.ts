@@ -9,7 +9,6 @@ import { RedirectError, type Redirect, type RedirectStatus } from '../../redirec
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { LastCheck } from './last-check.ts';
-import { settlingMs } from './settling.ts';
 
 export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
@@ -22,6 +21,17 @@ export interface ReconcilerOptions {
   readonly log: Log;
   readonly onCheck: (outcome: CheckOutcome) => void;
 }
+
+/**
+ * Afterwards no connection is older than the redirect. At a boot, an upgrade or the switch from another agent, one
+ * can reach the agent without a record of its caller: its SYN waited, or netfilter remembers its port from before.
+ */
+export const settlingMs = {
+  /** After an installation: as long as SDKs and the kernel repeat what began before it. */
+  installed: 60_000,
+  /** After a repair, and after the start of a process: another one may have just changed the redirect. */
+  repaired: 5_000,
+} as const;
 
 const firstRetryMs = 250;
 /** While another process that maintains the redirect has not installed it. */

@@ -11,7 +11,7 @@ import { PodIndex } from '../../cache/index/pod-index.ts';
 import { GrowingPause } from '../../base/time/growing-pause.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
-import { PodPlaces, type PodPlacesOptions } from '../callers/pod-places.ts';
+import { PodPlaces, type PodPlacesOptions } from '../callers/place.ts';
 import { generationOf, type GrantState } from '../grants/decide-grant.ts';
 import { countUnowned } from '../grants/unowned.ts';
 import type { Condition } from '../base/readiness.ts';

@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection, type FindCgroupUid } from '../../../src/nmi/callers/caller.ts';
-import { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
+import { PodPlaces } from '../../../src/nmi/callers/place.ts';
 import type { Attestation, Place } from '../../../src/redirect/redirect.ts';
 import { CgroupIndex } from '../../../src/redirect/cgroup/cgroup-index.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection, type IdentifiedBy } from '../../../src/nmi/callers/caller.ts';
 import { identify } from '../../../src/nmi/callers/identify.ts';
-import { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
+import { PodPlaces } from '../../../src/nmi/callers/place.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
 import { createPod } from '../../support/cache-objects.ts';

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
-import { settlingMs } from '../../../src/nmi/kernel/settling.ts';
+import { settlingMs } from '../../../src/nmi/kernel/reconciler.ts';
 import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
 import { createLogger } from '../../../src/base/logger.ts';
 import { HandClock } from '../../support/hand-clock.ts';

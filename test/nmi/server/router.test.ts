@@ -7,7 +7,7 @@ import { answerToken, refuse, type Answer } from '../../../src/nmi/base/answers.
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
-import type { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
+import type { PodPlaces } from '../../../src/nmi/callers/place.ts';
 import type { RequestRecord } from '../../../src/nmi/server/request-record.ts';
 import { HttpExchange, relayed, type Handled } from '../../../src/nmi/server/request.ts';
 import { createRouter, type RouterOptions } from '../../../src/nmi/server/router.ts';

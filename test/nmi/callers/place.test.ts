@@ -3,8 +3,13 @@ import { describe, it } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
-import type { Place } from '../../../src/redirect/redirect.ts';
+import {
+  openPodNetwork,
+  PodPlaces,
+  withPlace,
+  type UnrecordedCallers,
+} from '../../../src/nmi/callers/place.ts';
+import { RedirectError, type Attestation, type Place } from '../../../src/redirect/redirect.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -250,5 +255,137 @@ describe('a pod that has moved', () => {
     await setImmediate();
     assert.equal(state.reads, 1);
     for (const link of [7, 8]) assert.ok(!places.isOf(pod, ip, { link }), `${link}`);
+  });
+});
+
+function openNetwork(answer: () => Place | undefined = () => routed) {
+  const warnings: string[] = [];
+  const ignore = (): void => undefined;
+  const log = {
+    debug: ignore,
+    info: ignore,
+    error: ignore,
+    warn: (_fields: object, text: string) => void warnings.push(text),
+  };
+  const asked: string[] = [];
+  const kernel = {
+    placeOf: (ip: string) => {
+      asked.push(ip);
+      return answer();
+    },
+    ownsLink: () => answer()?.mac === undefined,
+    hasLink: () => answer() !== undefined,
+  };
+  const clock = new HandClock();
+  const network = openPodNetwork(log, clock, (lookUp) => lookUp(kernel));
+  return { network, asked, warnings, clock };
+}
+
+function refuse(): never {
+  throw new RedirectError('NOT_PERMITTED', 'open netlink', 'Operation not permitted');
+}
+
+describe('the pod network', () => {
+  it('returns the place of an IPv4 address in each of its spellings, and of no other', () => {
+    const { network, asked } = openNetwork();
+    assert.equal(network.placeOf('10.0.0.5'), routed);
+    assert.equal(network.placeOf('::ffff:10.0.0.6'), routed);
+    assert.equal(network.placeOf('fd00::5'), 'unknown');
+    assert.equal(network.placeOf(''), 'unknown');
+    assert.deepEqual(asked, ['10.0.0.5', '10.0.0.6']);
+  });
+
+  it('keeps the places of pods when it cannot read them, and logs that once', () => {
+    const { network, warnings } = openNetwork(refuse);
+    assert.equal(network.placeOf('10.0.0.5'), 'unknown');
+    assert.equal(network.placeOf('10.0.0.5'), 'unknown');
+    assert.ok(network.hasLink(5));
+    assert.ok(!network.ownsLink('10.0.0.5'));
+    assert.ok(!network.ownsLink('fd00::5'));
+    assert.deepEqual(warnings, ['failed to look up the network link of a pod']);
+  });
+
+  it('looks up each of several addresses once in 20 ms', () => {
+    const { network, asked, clock } = openNetwork();
+    const ips = ['10.0.0.5', '10.0.0.6', '10.0.0.7'];
+    for (const passedMs of [0, 19, 1]) {
+      clock.advance(passedMs);
+      for (const ip of ips) network.placeOf(ip);
+    }
+    assert.deepEqual(asked, [...ips, ...ips]);
+  });
+
+  it('does not hide a bug', () => {
+    const { network } = openNetwork(() => {
+      throw new TypeError('ip: an IPv4 address is wanted');
+    });
+    assert.throws(() => network.placeOf('10.0.0.5'), TypeError);
+  });
+});
+
+const peer = { remoteIp: '10.0.0.5', remotePort: 1, localIp: '169.254.25.79', localPort: 2579 };
+const unattested: Attestation = { kind: 'unattested' };
+
+function complete(
+  attestation: Attestation,
+  place: Place | 'unknown',
+  policy: UnrecordedCallers = 'by-link',
+  isOwn = true,
+): Attestation {
+  const network = {
+    placeOf: (ip: string) => {
+      assert.equal(ip, peer.remoteIp);
+      return place;
+    },
+    ownsLink: (ip: string) => {
+      assert.equal(ip, peer.remoteIp);
+      return isOwn && place !== 'unknown';
+    },
+  };
+  return withPlace(attestation, peer, network, policy);
+}
+
+describe('a caller without a record', () => {
+  it('is identified by a link that belongs to its address alone', () => {
+    const found = complete(unattested, { link: 5 });
+    assert.deepEqual(found, { kind: 'by-link', place: { link: 5 } });
+    const noRoom = { kind: 'unattested', retryWhy: 'no room' } as const;
+    assert.equal(complete(noRoom, { link: 5 }).kind, 'by-link', 'however full the map is');
+  });
+
+  it('is refused on a shared link, at an address of no pod, and by the option', () => {
+    for (const place of [{ link: 5 }, { link: 5, mac: '02:00:00:00:00:01' }, bridged]) {
+      const found = complete(unattested, place, 'by-link', false);
+      assert.deepEqual(found, { kind: 'unattested', refusedBy: 'shared-link' });
+    }
+    assert.equal(complete(unattested, 'unknown'), unattested);
+    assert.deepEqual(complete(unattested, { link: 5 }, 'refuse'), {
+      kind: 'unattested',
+      refusedBy: 'option',
+    });
+  });
+});
+
+describe('a caller with a record', () => {
+  const direct = { kind: 'attested', cgroupId: 7n, isDirect: true } as const;
+
+  it('has its link noted only if it connected to the agent directly', () => {
+    const place = { link: 5 };
+    assert.deepEqual(complete(direct, place), { ...direct, ownLink: place });
+    assert.equal(complete(direct, bridged, 'by-link', false), direct);
+    assert.equal(complete(direct, place, 'refuse'), direct);
+    const redirected = { ...direct, isDirect: false };
+    assert.equal(complete(redirected, place), redirected);
+  });
+});
+
+describe('another attestation', () => {
+  it('has its place noted if it is by address, whatever the option, and is not changed otherwise', () => {
+    for (const place of [{ link: 5 }, bridged, 'unknown'] as const) {
+      const found = complete({ kind: 'by-address' }, place, 'refuse', false);
+      assert.deepEqual(found, { kind: 'by-address', place });
+    }
+    const unavailable = { kind: 'unavailable', why: 'x' } as const;
+    assert.equal(complete(unavailable, { link: 5 }), unavailable);
   });
 });
