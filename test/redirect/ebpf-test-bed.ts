@@ -247,7 +247,7 @@ export class EbpfTestBed {
       cgroupRoot: this.tree.path,
       ownCgroup: this.agentCgroup,
       pinFolder: this.pinFolder,
-      fallback: openIptablesRedirect({ host, backend: 'nft', limited: 'redirected' }),
+      fallback: openIptablesRedirect({ host, backend: 'nft', isBehind: true }),
       ...this.settings,
       ...more,
     });

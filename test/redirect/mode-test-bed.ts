@@ -39,7 +39,7 @@ function byEbpf(backend: 'nft' | 'legacy'): ModeUnderTest {
         fallback: openIptablesRedirect({
           host: testBed.node.host,
           backend,
-          limited: 'redirected',
+          isBehind: true,
         }),
       }),
     // These settings contain the version of the programs: without them the programs count as

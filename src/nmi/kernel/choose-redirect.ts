@@ -5,14 +5,9 @@
 import { findCgroupRoot, findPodsRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
 import { findRefusal } from '../../redirect/ebpf/programs.ts';
-import {
-  openEbpfRedirect,
-  type EbpfRedirect,
-  type FallbackRedirect,
-} from '../../redirect/ebpf/ebpf.ts';
+import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import { replacePrograms, reportPrograms } from '../../redirect/ebpf/stale-programs.ts';
-import { openIptablesRedirect } from '../../redirect/iptables/iptables.ts';
-import type { LimitedConnects } from '../../redirect/iptables/rules.ts';
+import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
 import { systemClock, type Clock } from '../../base/time/clock.ts';
@@ -74,8 +69,7 @@ function ebpf(config: Config, why: string, hasPredecessor: () => boolean): Redir
   const { podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
-    fallback: iptables(config, 'redirected'),
-    guard: config.metadataGuard,
+    fallback: iptables(config, true),
     hasPredecessor,
     pinFolder: config.bpfPinFolder,
     cgroupRoot: config.cgroupRoot,
@@ -97,13 +91,13 @@ function podsRootOf(config: Config): () => string | undefined {
 }
 
 function iptablesAlone(config: Config): Redirect {
-  return replacePrograms(iptables(config, 'all'), config.bpfPinFolder);
+  return replacePrograms(iptables(config, false), config.bpfPinFolder);
 }
 
-function iptables(config: Config, limited: LimitedConnects): FallbackRedirect {
+function iptables(config: Config, isBehind: boolean): IptablesRedirect {
   return openIptablesRedirect({
     target: targetOf(config),
-    limited,
+    isBehind,
     backend: config.iptablesBackend,
     guard: config.metadataGuard,
   });

@@ -37,12 +37,11 @@ import {
   type WantedPrograms,
 } from './programs.ts';
 import { settingsOf } from './settings.ts';
-import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
-import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
+import { ensureLink } from '../host/link.ts';
+import type { IptablesRedirect } from '../iptables/iptables.ts';
 import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import {
-  isUnavailable,
   RedirectError,
   type Attestation,
   type Peer,
@@ -70,9 +69,7 @@ export interface EbpfRedirectOptions {
   /** Whether an earlier process still runs; its exempt cgroups then stay exempt. */
   readonly hasPredecessor?: () => boolean;
   /** The redirect for connections that bypass the programs, for the same target. */
-  readonly fallback: FallbackRedirect;
-  /** Whether policy routing closes a node on which `fallback` does not work. Default true. */
-  readonly guard?: boolean;
+  readonly fallback: IptablesRedirect;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
   /** SO_NETNS_COOKIE of the network namespace of `host`. Default: read from the kernel. */
@@ -93,24 +90,9 @@ export interface EbpfRedirect extends Redirect {
   countFallbackConnections(): Promise<number | undefined>;
 }
 
-/** The fallback: the redirect for connections that bypass the programs. */
-export interface FallbackRedirect extends Redirect {
-  /**
-   * Connections that its rule has redirected since the rule was created; undefined without a rule.
-   * @throws RedirectError
-   */
-  countRedirected(): Promise<number | undefined>;
-  /**
-   * Cuts all connections to the metadata address except the node's own, redirected ones included. Returns
-   * their number, or why none could be cut.
-   * @throws RedirectError
-   */
-  cutFlows(): Promise<number | string>;
-}
-
 /** The options with their defaults. */
 type Settings = EbpfRedirectOptions &
-  Required<Pick<EbpfRedirectOptions, 'target' | 'pinFolder' | 'fallback' | 'guard' | 'host'>> & {
+  Required<Pick<EbpfRedirectOptions, 'target' | 'pinFolder' | 'host'>> & {
     /** Host for mounts: `host` may be in another mount namespace. */
     readonly machine: Host;
     /** Set by `letThrough`. */
@@ -126,11 +108,9 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
   const machine = createHost();
   const settings: Settings = {
     pinFolder: defaultPinFolder,
-    guard: true,
     host: machine,
     ...options,
     target: reachableTarget(options.target ?? defaultTarget),
-    fallback: rememberRefusal(options.fallback),
     machine,
     nodePods: undefined,
   };
@@ -180,36 +160,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     attest: (peer) => callers.attest(peer),
     whyUnavailable: () => callers.whyUnavailable(),
     counters: () => readCounters(settings.pinFolder),
-    countFallbackConnections: async () => {
-      const caught = await orUnavailable(settings.fallback.countRedirected());
-      return caught instanceof RedirectError ? undefined : caught;
-    },
-  };
-}
-
-/**
- * If a kernel permits reading rules but not writing them, only an installation reveals it. Its
- * error is remembered until the next installation: a chain that cannot be created is not drift to
- * be repaired.
- */
-function rememberRefusal(fallback: FallbackRedirect): FallbackRedirect {
-  let refusal: Error | undefined;
-  return {
-    ...fallback,
-    install: async () => {
-      try {
-        const status = await fallback.install();
-        refusal = undefined;
-        return status;
-      } catch (error) {
-        refusal = isUnavailable(error) ? error : undefined;
-        throw error;
-      }
-    },
-    verify: async () => {
-      if (refusal !== undefined) throw refusal;
-      return fallback.verify();
-    },
+    countFallbackConnections: () => settings.fallback.countRedirected(),
   };
 }
 
@@ -254,19 +205,9 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     if (typeof closed === 'string') notes.push(closed);
     else if (closed > 0) changed.push(`${closed} older sockets closed`);
   });
-  await errors.run(async () => {
-    const fallback = await orUnavailable(settings.fallback.install());
-    if (!(fallback instanceof RedirectError)) changed.push(...(fallback.changed ?? []));
-    else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
-  });
-  await errors.run(async () => {
-    // A connection that iptables redirected reaches the agent from its client's port. Until conntrack
-    // forgets it (two minutes after its end), netfilter gives another port to a client that connects from
-    // the same port through the programs, and the agent finds no record of that port.
-    const cut = await orUnavailable(settings.fallback.cutFlows());
-    if (typeof cut !== 'number' || cut === 0) return;
-    changed.push(`deleted ${cut} conntrack entries of the fallback`);
-  });
+  await errors.run(async () =>
+    changed.push(...((await settings.fallback.install()).changed ?? [])),
+  );
   errors.throwFirst();
   const status = await readBack(settings);
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
@@ -283,16 +224,10 @@ function closeOlderSockets(programs: WantedPrograms, target: RedirectTarget): nu
 }
 
 async function remove(settings: Settings): Promise<void> {
-  const { host, target } = settings;
   const errors = collectErrors();
   // No mutation: this part ends before it returns its promise.
   await errors.run(async () => removePrograms(settings.pinFolder));
-  await errors.run(async () => {
-    const fallback = await orUnavailable(settings.fallback.remove());
-    if (!(fallback instanceof RedirectError)) return;
-    await removeGuard(host, target.metadataIp);
-    await removeLink(host, target.listenIp);
-  });
+  await errors.run(() => settings.fallback.remove());
   errors.throwFirst();
 }
 
@@ -300,46 +235,17 @@ async function readBack(settings: Settings): Promise<RedirectStatus> {
   const { target } = settings;
   const wanted = wantedPrograms(settings);
   const found = typeof wanted === 'string' ? [wanted] : diffPrograms(wanted);
-  const fallback = await readFallback(settings);
+  const fallback = await settings.fallback.verify();
   const where = typeof wanted === 'string' ? 'no cgroup' : wanted.cgroup.path;
-  const detail = [`eBPF on ${where}`, describeTarget(target), fallback.detail].join('; ');
+  const detail = [`eBPF on ${where}`, describeTarget(target), `behind it ${fallback.detail}`].join(
+    '; ',
+  );
   const problems = [
     ...(found === 'absent' ? ['no programs installed'] : found),
     ...fallback.problems,
   ];
   if (problems.length === 0) return { state: 'active', detail, problems };
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
-}
-
-type FallbackState = Pick<RedirectStatus, 'detail' | 'problems'>;
-
-async function readFallback(settings: Settings): Promise<FallbackState> {
-  const { host, target } = settings;
-  const fallback = await orUnavailable(settings.fallback.verify());
-  if (!(fallback instanceof RedirectError)) {
-    return { detail: `behind it ${fallback.detail}`, problems: fallback.problems };
-  }
-  const links = await listLinks(host);
-  const problems = [
-    ...diffLink(links, target.listenIp),
-    ...(settings.guard ? await diffGuard(host, target.metadataIp) : []),
-  ];
-  const detail = [
-    describeLink(links, target.listenIp),
-    `guard ${settings.guard ? 'on' : 'off'}`,
-    `no netfilter behind it: ${fallback.message}`,
-  ];
-  return { detail: detail.join('; '), problems };
-}
-
-/** A node without working iptables is still redirected by the programs. */
-async function orUnavailable<T>(work: Promise<T>): Promise<T | RedirectError> {
-  try {
-    return await work;
-  } catch (error) {
-    if (!isUnavailable(error)) throw error;
-    return error;
-  }
 }
 
 /** The wanted state, or why there can be none. */

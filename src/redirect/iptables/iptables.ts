@@ -18,9 +18,8 @@ import {
   saveNat,
   type Backend,
 } from './backend.ts';
-import type { FallbackRedirect } from '../ebpf/ebpf.ts';
 import { createHost, type Host } from '../host/command.ts';
-import { cutOlderFlows, type CutExtent } from '../host/flows.ts';
+import { cutOlderFlows } from '../host/flows.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import {
   describeLink,
@@ -30,7 +29,13 @@ import {
   nodeAddresses,
   removeLink,
 } from '../host/link.ts';
-import { RedirectError, type RedirectStatus, type RedirectTarget } from '../redirect.ts';
+import {
+  isUnavailable,
+  RedirectError,
+  type Redirect,
+  type RedirectStatus,
+  type RedirectTarget,
+} from '../redirect.ts';
 import {
   chainName,
   diffNat,
@@ -40,7 +45,6 @@ import {
   renderRemove,
   unlimitedChain,
   wantedChain,
-  type LimitedConnects,
   type NatState,
   type Transaction,
 } from './rules.ts';
@@ -54,12 +58,20 @@ export interface IptablesRedirectOptions {
   /** Whether policy routing blocks packets that bypass iptables. Default true. */
   readonly guard?: boolean;
   /**
-   * Whether connects to the agent's own address are limited too. Default `all`. Not behind programs, which
-   * limit each pod: there, who forges the address of a pod would use up its rate.
+   * Whether programs of the eBPF mode stand in front. Default false. A node without working iptables then has
+   * link and guard only.
    */
-  readonly limited?: LimitedConnects;
+  readonly isBehind?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
+}
+
+export interface IptablesRedirect extends Redirect {
+  /**
+   * Connections that its rule has redirected since the rule was created; undefined without a rule.
+   * @throws RedirectError
+   */
+  countRedirected(): Promise<number | undefined>;
 }
 
 type Settings = Required<IptablesRedirectOptions>;
@@ -69,39 +81,45 @@ type Settings = Required<IptablesRedirectOptions>;
  * refuses, never for a state that `verify` can describe.
  * @throws RangeError for a target that is not IPv4.
  */
-export function openIptablesRedirect(options: IptablesRedirectOptions = {}): FallbackRedirect {
+export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
   const settings: Settings = {
     backend: 'auto',
     guard: true,
-    limited: 'all',
+    isBehind: false,
     host: createHost(),
     ...options,
     target: reachableTarget(options.target ?? defaultTarget),
   };
   const serialize = createMutex();
-  let known: Backend | undefined;
-  const detect = async (): Promise<Backend> =>
-    (known = await detectBackend(settings.host, settings.backend));
   let last: { readonly generation: number; readonly rules: Rules } | undefined;
   /**
    * The nftables rules are read again when the kernel reports a change of them. So is the backend, since the
    * kubelet's chains there decide it. Legacy tables have no generation: a tool reads them each time.
    */
-  const read = async (): Promise<Rules> => {
+  const readChanged = async (): Promise<Rules> => {
     const generation = await settings.host.ruleGeneration();
     const before = generation === last?.generation ? last?.rules : undefined;
     if (before?.backend === 'nft') return before;
-    const rules = await readRules(settings, before?.backend ?? (await detect()));
+    const rules = await readRules(settings, before?.backend ?? (await detect(settings)));
     last = generation === undefined ? undefined : { generation, rules };
     return rules;
   };
+  /** If a kernel permits reading rules but not writing them, only an installation reveals it. */
+  let refused: Rules | undefined;
+  const read = async (): Promise<Rules> => refused ?? unlessUnavailable(settings, readChanged);
   return {
     mode: 'iptables',
     prepare: () =>
       serialize(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
       }),
-    install: () => serialize(() => install(settings, detect)),
+    install: () =>
+      serialize(async () => {
+        refused = undefined;
+        const { rules, status } = await install(settings);
+        if (rules.backend === undefined) refused = rules;
+        return status;
+      }),
     // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
     // installed there before those in the old backend, which still work, are removed.
     verify: () => serialize(async () => readBack(settings, await read())),
@@ -110,57 +128,63 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Fal
         if (!(await settings.host.isLocal(settings.target.listenIp))) return false;
         return (await read()).problems.length === 0;
       }),
-    remove: () => serialize(() => remove(settings, detect)),
+    remove: () => serialize(() => remove(settings)),
     attest: () => ({ kind: 'by-address' }),
     countRedirected: () =>
-      serialize(async () => countRedirected(settings.host, known ?? (await detect()))),
-    cutFlows: () => serialize(() => cutFlows(settings, 'all')),
+      serialize(async () => {
+        const { backend } = await read();
+        return backend && countRedirected(settings.host, backend);
+      }),
   };
 }
 
-async function cutFlows(settings: Settings, extent: CutExtent): Promise<number | string> {
-  const { host, target } = settings;
-  return cutOlderFlows(host, target, nodeAddresses(await listLinks(host)), extent);
+function detect({ host, backend }: Settings): Promise<Backend> {
+  return detectBackend(host, backend);
 }
 
-type Detect = () => Promise<Backend>;
-
-async function install(settings: Settings, detect: Detect): Promise<RedirectStatus> {
-  const { host, target } = settings;
+async function install(settings: Settings) {
+  const { host, target, isBehind } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
   const errors = collectErrors();
 
   await errors.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
-  const backend = await errors.run(async () => {
-    const chosen = await detect();
-    changed.push(...(await installRules(settings, chosen)));
-    const other = otherBackend(chosen);
-    const cleared = await clearBackend(settings, other);
-    if (typeof cleared === 'string') notes.push(cleared);
-    else changed.push(...cleared.map((change) => `${change} from ${other}`));
-    return chosen;
-  });
+  const written = await errors.run(() =>
+    unlessUnavailable(settings, async () => {
+      const chosen = await detect(settings);
+      changed.push(...(await installRules(settings, chosen)));
+      const other = otherBackend(chosen);
+      const cleared = await clearBackend(settings, other);
+      if (typeof cleared === 'string') notes.push(cleared);
+      else changed.push(...cleared.map((change) => `${change} from ${other}`));
+      return { backend: chosen };
+    }),
+  );
   await errors.run(async () => {
     const { metadataIp } = target;
     const settle = settings.guard ? ensureGuard(host, metadataIp) : removeGuard(host, metadataIp);
     changed.push(...(await settle));
   });
   await errors.run(async () => {
-    const cut = await cutFlows(settings, 'passed-by');
+    // Behind programs also those that the rules redirected: netfilter gives a client that connects from the
+    // same port through the programs another one, until conntrack forgets them (two minutes after their end).
+    const nodeIps = nodeAddresses(await listLinks(host));
+    const cut = await cutOlderFlows(host, target, nodeIps, isBehind ? 'all' : 'passed-by');
     if (typeof cut === 'string') notes.push(cut);
     else if (cut > 0) changed.push(`${cut} older flows cut`);
   });
 
   errors.throwFirst();
-  const status = await readBack(settings, await readRules(settings, backend ?? (await detect())));
-  return { ...status, detail: [status.detail, ...notes].join('; '), changed };
+  const found = written ?? { backend: await detect(settings) };
+  const rules = found.backend === undefined ? found : await readRules(settings, found.backend);
+  const status = await readBack(settings, rules);
+  return { rules, status: { ...status, detail: [status.detail, ...notes].join('; '), changed } };
 }
 
 /** A node without hashlimit is closed all the same. */
 async function installRules(settings: Settings, backend: Backend): Promise<readonly string[]> {
-  const { target, limited } = settings;
-  const wanted = wantedChain(target, limited);
+  const { target, isBehind } = settings;
+  const wanted = wantedChain(target, isBehind);
   try {
     return await converge(settings, backend, (nat) => renderInstall(nat, target, wanted));
   } catch (error) {
@@ -189,15 +213,17 @@ async function clearBackend(
   }
 }
 
-async function remove(settings: Settings, detect: Detect): Promise<void> {
+async function remove(settings: Settings): Promise<void> {
   const { host, target } = settings;
   const errors = collectErrors();
-  await errors.run(async () => {
-    const chosen = await detect();
-    for (const backend of [chosen, otherBackend(chosen)]) {
-      await converge(settings, backend, renderRemove);
-    }
-  });
+  await errors.run(() =>
+    unlessUnavailable(settings, async () => {
+      const chosen = await detect(settings);
+      for (const backend of [chosen, otherBackend(chosen)]) {
+        await converge(settings, backend, renderRemove);
+      }
+    }),
+  );
   await errors.run(() => removeGuard(host, target.metadataIp));
   await errors.run(() => removeLink(host, target.listenIp));
   errors.throwFirst();
@@ -245,32 +271,47 @@ async function readBack(settings: Settings, rules: Rules): Promise<RedirectStatu
     settings.guard ? diffGuard(host, target.metadataIp) : [],
   ]);
   const problems = [...diffLink(links, target.listenIp), ...rules.problems, ...guardProblems];
+  const { backend, note } = rules;
   const detail = [
-    `iptables ${rules.backend}`,
+    ...(backend === undefined ? [] : [`iptables ${backend}`]),
     describeLink(links, target.listenIp),
-    `${chainName}: ${describeTarget(target)}`,
+    ...(backend === undefined ? [] : [`${chainName}: ${describeTarget(target)}`]),
     `guard ${settings.guard ? 'on' : 'off'}`,
-    ...(rules.isUnlimited ? ['connects are not limited: no hashlimit'] : []),
+    ...(note === undefined ? [] : [note]),
   ].join('; ');
   if (problems.length === 0) return { state: 'active', detail, problems };
   return { state: rules.isAbsent ? 'absent' : 'broken', detail, problems };
 }
 
 interface Rules {
-  readonly backend: Backend;
+  /** Undefined if this node has no working iptables. */
+  readonly backend?: Backend;
+  readonly note?: string;
   readonly problems: readonly string[];
-  readonly isUnlimited: boolean;
   readonly isAbsent: boolean;
 }
 
 async function readRules(settings: Settings, backend: Backend): Promise<Rules> {
-  const { host, target, limited } = settings;
+  const { host, target, isBehind } = settings;
   const nat = parseNat(await saveNat(host, backend));
   const isUnlimited = diffNat(nat, target, unlimitedChain(target)).length === 0;
   return {
     backend,
-    problems: isUnlimited ? [] : diffNat(nat, target, wantedChain(target, limited)),
-    isUnlimited,
+    ...(isUnlimited ? { note: 'connects are not limited: no hashlimit' } : {}),
+    problems: isUnlimited ? [] : diffNat(nat, target, wantedChain(target, isBehind)),
     isAbsent: isAbsent(nat),
   };
+}
+
+/** A node without working iptables is still redirected by the programs in front. */
+async function unlessUnavailable<T>(
+  { isBehind }: Settings,
+  work: () => Promise<T>,
+): Promise<T | Rules> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!isBehind || !isUnavailable(error)) throw error;
+    return { note: `no netfilter behind it: ${error.message}`, problems: [], isAbsent: false };
+  }
 }

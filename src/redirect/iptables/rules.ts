@@ -23,23 +23,19 @@ export interface NatState {
 
 const jumpRule = `-j ${chainName}`;
 
-/** Which connects of a source the rules count: to the metadata address, or to the agent's own as well. */
-export type LimitedConnects = 'redirected' | 'all';
-
 /**
  * The rules of the chain for a target, in order, exactly as printed by `iptables-save`. The first ones drop
  * a source's connects beyond the rate; the client sends its SYN again after a second. They have one name,
  * so both destinations share the rate. Table `nat` has no DROP, but the kernel routes no packet to 0.0.0.0.
+ * @param isBehind programs limit each pod. Connects to the agent's own address are then not counted: who forges
+ * the address of a pod would use up its rate.
  */
-export function wantedChain(
-  target: RedirectTarget,
-  limited: LimitedConnects = 'all',
-): readonly string[] {
+export function wantedChain(target: RedirectTarget, isBehind = false): readonly string[] {
   const { perSec, burst } = connectRate;
   const isTooFast =
     `-m hashlimit --hashlimit-above ${perSec}/sec --hashlimit-burst ${burst} ` +
     `--hashlimit-mode srcip --hashlimit-name ${chainName}`;
-  const matches = [matchConnect(target), ...(limited === 'all' ? [matchDirect(target)] : [])];
+  const matches = [matchConnect(target), ...(isBehind ? [] : [matchDirect(target)])];
   return [
     ...matches.map((match) => `${match} ${isTooFast} -j DNAT --to-destination 0.0.0.0`),
     ...redirectRules(target),

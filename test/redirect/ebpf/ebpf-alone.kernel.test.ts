@@ -4,12 +4,14 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
-import { RedirectError } from '../../../src/redirect/redirect.ts';
+import { missingTool, type Host, type ToolResult } from '../../../src/redirect/host/command.ts';
+import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
-import type { FallbackRedirect, EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
+import type { EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+import { refuse } from '../scripted-host.ts';
 
 const skip = (await whyNoKernelTests()) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
@@ -17,40 +19,27 @@ if (skip === false) await sweepDeadNamespaces();
 const { metadataIp } = defaultTarget;
 const dial = `dial ${metadataIp} 80`;
 
-/** The fallback on a node that has no iptables: every operation fails. */
-function missing(): FallbackRedirect {
-  const refuse = () =>
-    Promise.reject(
-      new RedirectError('TOOL_MISSING', 'choose backend', 'no iptables-save is on the PATH'),
-    );
-  return {
-    mode: 'iptables',
-    prepare: refuse,
-    install: refuse,
-    verify: refuse,
-    isFrontWhole: refuse,
-    remove: refuse,
-    countRedirected: refuse,
-    cutFlows: refuse,
-    attest: () => ({ kind: 'by-address' }),
+/** What is behind the programs on a node whose tools end like this. */
+function behind(iptables: (tool: string) => ToolResult | undefined, guard = true) {
+  const { host } = testBed.node;
+  const run: Host['run'] = (tool, args, options) => {
+    const result = tool.startsWith('iptables') ? iptables(tool) : undefined;
+    return result === undefined ? host.run(tool, args, options) : Promise.resolve(result);
   };
+  return openIptablesRedirect({ host: { ...host, run }, isBehind: true, guard });
 }
 
-/** The fallback on a node without nft_compat: rules can be read but not written. */
-function unwritable(): FallbackRedirect {
-  const problems = ['chain nmi-metadata missing'];
-  return {
-    ...missing(),
-    install: () =>
-      Promise.reject(new RedirectError('UNSUPPORTED', 'write rules', 'TABLE_ADD failed')),
-    verify: () => Promise.resolve({ state: 'absent', detail: 'iptables nft', problems }),
-    remove: () => Promise.resolve(),
-    cutFlows: () => Promise.resolve(0),
-  };
-}
+const missing = () => missingTool;
+
+/** Without nft_compat: rules can be read but not written. */
+const unwritable = (tool: string) =>
+  tool === 'iptables-nft-restore'
+    ? refuse(1, 'iptables-nft-restore: TABLE_ADD failed (Operation not supported): table nat')
+    : undefined;
+
+let testBed: EbpfTestBed;
 
 describe('the eBPF redirect without iptables', { skip }, () => {
-  let testBed: EbpfTestBed;
   let redirect: EbpfRedirect;
   let pod: Client;
   let host: Client;
@@ -67,7 +56,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     pod = testBed.client(testBed.podA, 'poda/c1');
     host = testBed.client(testBed.node, '/system/kubelet');
     untouched = await nodeState();
-    redirect = testBed.redirect({ fallback: missing() });
+    redirect = testBed.redirect({ fallback: behind(missing) });
     await redirect.prepare();
     await testBed.startAgent();
   });
@@ -81,7 +70,8 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     for (const pref of [79, 80, 81, 82]) {
       assert.ok(status.changed?.includes(`guard rule ${pref} added`));
     }
-    const said = /; guard on; no netfilter behind it: .*no iptables-save is on the PATH$/;
+    const said =
+      /; guard on; no netfilter behind it: .*no iptables-nft-save and no iptables-legacy-save/;
     assert.match(status.detail, said);
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
     assert.match(await host.send(dial), /^cloud sees 10\.0\.0\.4/);
@@ -142,10 +132,10 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
 
   it('is active where rules can be read but not written, with the guard behind it', async () => {
-    const open = testBed.redirect({ fallback: unwritable() });
+    const open = testBed.redirect({ fallback: behind(unwritable) });
     const status = await open.install();
     assert.deepEqual(status.problems, []);
-    assert.match(status.detail, /; no netfilter behind it: write rules: TABLE_ADD failed$/);
+    assert.match(status.detail, /; no netfilter behind it: write rules: .*TABLE_ADD failed/);
     assert.equal((await open.verify()).state, 'active');
     await testBed.node.run('ip rule del pref 80');
     assert.equal((await open.verify()).state, 'broken');
@@ -156,7 +146,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
 
   it('has no guard where that is switched off', async () => {
-    const open = testBed.redirect({ fallback: missing(), guard: false });
+    const open = testBed.redirect({ fallback: behind(missing, false) });
     const status = await open.install();
     assert.equal(status.state, 'active');
     assert.match(status.detail, /; guard off; no netfilter behind it: /);

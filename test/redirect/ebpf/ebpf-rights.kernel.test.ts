@@ -79,7 +79,7 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
         cgroupRoot: '${testBed.tree.path}',
         ownCgroup: '${testBed.agentCgroup}',
         pinFolder: '${testBed.pinFolder}',
-        fallback: openIptablesRedirect({ backend: 'nft', limited: 'redirected' }),
+        fallback: openIptablesRedirect({ backend: 'nft', isBehind: true }),
       }).${operation}())
       .then((status) => status?.state ?? 'done', ({ code, step }) => ({ code, step }))
       .then((result) => console.log(JSON.stringify(result)));

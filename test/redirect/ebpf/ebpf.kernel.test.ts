@@ -29,7 +29,7 @@ const installer = (testBed: EbpfTestBed) => `
       ownCgroup: '${testBed.agentCgroup}',
       cgroupRoot: '${testBed.tree.path}',
       pinFolder: '${testBed.pinFolder}',
-      fallback: openIptablesRedirect({ backend: 'nft', limited: 'redirected' }),
+      fallback: openIptablesRedirect({ backend: 'nft', isBehind: true }),
     }).install())
     .then(({ state }) => console.log(state), ({ code, message }) => console.log(code, message));
 `;

@@ -1,15 +1,12 @@
 /** The eBPF mode on a pretended kernel: its order, its fallback, and what it exempts. */
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, before, beforeEach, describe, it, mock } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { freshNative } from '../../../scripts/native.ts';
-import {
-  openEbpfRedirect,
-  type EbpfRedirectOptions,
-  type FallbackRedirect,
-} from '../../../src/redirect/ebpf/ebpf.ts';
+import { openEbpfRedirect, type EbpfRedirectOptions } from '../../../src/redirect/ebpf/ebpf.ts';
+import type { IptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { diffSettings, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
@@ -44,10 +41,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
   const pod = join(pods, 'burstable', `pod${podUid}`);
   mkdirSync(pod, { recursive: true });
   const state = {
-    flows: 0,
-    /** Of the iptables tools and the kernel's netfilter. */
     refusal: undefined as RedirectError | undefined,
-    caught: 4 as number | undefined,
     hasAddress: true,
   };
   const step = async (name: string): Promise<void> => {
@@ -57,7 +51,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
     if (state.refusal !== undefined) throw state.refusal;
   };
   const active = { state: 'active', detail: 'nft', problems: [] } as const;
-  const fallback: FallbackRedirect = {
+  const fallback: IptablesRedirect = {
     mode: 'iptables',
     prepare: () => Promise.reject(new TypeError('the eBPF mode prepares')),
     install: async () => {
@@ -71,14 +65,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
     isFrontWhole: () => Promise.reject(new TypeError('it lies behind the programs')),
     remove: () => step('removal'),
     attest: () => ({ kind: 'by-address' }),
-    countRedirected: async () => {
-      await step('count');
-      return state.caught;
-    },
-    cutFlows: async () => {
-      await step('cut');
-      return state.flows;
-    },
+    countRedirected: () => Promise.resolve(4),
   };
   const isLocal = (address: string) => state.hasAddress && address === '169.254.25.79';
   const host = scripted({ ip }, { isLocal });
@@ -96,13 +83,10 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
   return { redirect, kernel, state, steps, pods, pod, pinFolder, count };
 }
 
-const noTools = new RedirectError('TOOL_MISSING', 'choose backend', 'no iptables');
-
 describe('the eBPF mode', () => {
   it('installs its programs with the fallback behind them, and finds both', async () => {
-    const { redirect, kernel, state, pods, pod } = open();
+    const { redirect, kernel, pods, pod } = open();
     kernel.state.users = [inodeOf(join(pods, 'burstable')), inodeOf(pod)];
-    state.flows = 1;
     const status = {
       state: 'active',
       detail: `eBPF on ${pods}; 169.254.169.254:80 to 169.254.25.79:2579; behind it nft`,
@@ -115,12 +99,10 @@ describe('the eBPF mode', () => {
         ...hooks.map((name) => `program ${name} attached`),
         '1 older sockets closed',
         'jump added',
-        'deleted 1 conntrack entries of the fallback',
       ],
     });
     assert.deepEqual(await redirect.verify(), status);
     kernel.state.users = [];
-    state.flows = 0;
     assert.deepEqual((await redirect.install()).changed, ['jump added']);
     assert.equal(redirect.counters()?.redirected, 0n);
     assert.equal(await redirect.countFallbackConnections(), 4);
@@ -134,11 +116,7 @@ describe('the eBPF mode', () => {
     await redirect.install();
     assert.deepEqual(
       steps.filter((each) => !each.startsWith('attach')),
-      [
-        ...both('ip link add', 'ip addr add', 'ip link set'),
-        'load',
-        ...both('fallback', 'cut', 'look'),
-      ],
+      [...both('ip link add', 'ip addr add', 'ip link set'), 'load', ...both('fallback', 'look')],
     );
     steps.length = 0;
     await redirect.remove();
@@ -326,7 +304,7 @@ describe('the cgroups that the eBPF mode exempts', () => {
     assert.match(nowhere.detail, /^eBPF on no cgroup; /);
     assert.deepEqual(
       steps.filter((each) => each.endsWith('ends')),
-      ['fallback ends', 'cut ends', 'look ends'],
+      ['fallback ends', 'look ends'],
     );
     assert.ok(!steps.includes('load'));
     rmSync(pods, { recursive: true });
@@ -342,61 +320,13 @@ describe('the cgroups that the eBPF mode exempts', () => {
   });
 });
 
-describe('the eBPF mode without a fallback', () => {
-  it('has the guard behind it, if that is on', async () => {
-    for (const over of [{ guard: true }, { guard: false }, {}]) {
-      const { guard = true } = over;
-      const { redirect, state, count } = open(over, noIp);
-      state.refusal = noTools;
-      const { detail, problems, changed } = await redirect.install();
-      assert.equal(count('ip rule add'), guard ? 4 : 0);
-      assert.equal(changed?.includes('guard rule 80 added'), guard);
-      const end = `; address 169.254.25.79 on no link; guard ${guard ? 'on' : 'off'}; no netfilter behind it: choose backend: no iptables`;
-      assert.ok(detail.endsWith(end), detail);
-      // This node never shows what was added.
-      assert.equal(problems.filter((each) => each.startsWith('guard')).length, guard ? 4 : 0);
-      assert.ok(problems.includes('link nmi0 missing'));
-      assert.equal(await redirect.countFallbackConnections(), undefined);
-      rmSync(join(bpffs.path, 'nmi'), { recursive: true });
-      mock.restoreAll();
-    }
-  });
-
-  it('removes guard and link itself', async () => {
-    const { redirect, state, steps, count } = open();
-    state.refusal = noTools;
-    await redirect.install();
-    await redirect.remove();
-    assert.equal(count('ip rule del'), 4);
-    assert.equal(steps.at(-1), 'ip link del ends');
-    assert.deepEqual(readdirSync(bpffs.path), []);
-  });
-
-  it('leaves guard and link to the fallback where that works', async () => {
-    const { redirect, steps } = open();
-    await redirect.install();
-    await redirect.remove();
-    assert.ok(!steps.some((each) => each.startsWith('ip ')), steps.join('; '));
-  });
-
-  it('looks no more for rules that could not be written, until they can be', async () => {
-    const { redirect, state, steps } = open();
-    state.refusal = noTools;
-    assert.match((await redirect.install()).detail, /no netfilter behind it/);
-    state.refusal = undefined;
-    steps.length = 0;
-    assert.match((await redirect.verify()).detail, /no netfilter behind it/);
-    assert.deepEqual(steps, []);
-    assert.match((await redirect.install()).detail, /behind it nft$/);
-    assert.match((await redirect.verify()).detail, /behind it nft$/);
-  });
-
-  it('fails at any other refusal, after all its steps, and tries again', async () => {
+describe('the eBPF mode whose fallback is refused', () => {
+  it('fails after all its steps, and tries again', async () => {
     const { redirect, state, steps } = open();
     state.refusal = new RedirectError('BUSY', 'restore', 'the lock is held');
     await assert.rejects(redirect.install(), { code: 'BUSY' });
     assert.equal(steps.filter((each) => each.startsWith('attach')).length, hooks.length);
-    assert.deepEqual(steps.slice(-1), ['cut ends']);
+    assert.deepEqual(steps.slice(-1), ['fallback ends']);
     await assert.rejects(redirect.remove(), { code: 'BUSY' });
     state.refusal = undefined;
     assert.equal((await redirect.verify()).state, 'absent');

@@ -1,7 +1,7 @@
 /** The composed redirect when tools are missing, are refused, or lose a race to another writer. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Host } from '../../../src/redirect/host/command.ts';
+import type { Host, ToolResult } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
@@ -321,7 +321,7 @@ describe('the iptables redirect', () => {
     assert.ok(changed?.includes('2 older flows cut'), String(changed));
     assert.deepEqual(host.cuts[0]?.answeredBy, { ip: '169.254.25.79', port: 2579 });
     assert.deepEqual(host.cuts[0]?.sparedSources, ['169.254.25.79']);
-    assert.equal(await redirect.cutFlows(), 2);
+    await openIptablesRedirect({ host, isBehind: true }).install();
     assert.equal(host.cuts[1]?.answeredBy, undefined, 'whatever process answers them');
     const single = scripted(tools, { cutFlows: () => 1 });
     const once = await openIptablesRedirect({ host: single }).install();
@@ -406,6 +406,38 @@ describe('the iptables redirect', () => {
       'guard rule 79 removed',
       'guard rule 81 removed',
     ]);
+  });
+
+  it('has link and guard only behind programs where rules cannot be written', async () => {
+    const { save, restore } = keeping(emptyNat);
+    let refusal: ToolResult | undefined;
+    const host = scripted({
+      ip: goodIp,
+      'iptables-nft-save': (args, input) => refusal ?? save(args, input),
+      'iptables-nft-restore': (args, input) => refusal ?? restore(args, input),
+    });
+    const end =
+      /^address .* on nmi0 \(dummy\); guard on; no netfilter behind it: .*Operation not supported/;
+    refusal = refuse(1, 'iptables: Operation not supported');
+    await assert.rejects(openIptablesRedirect({ host, backend: 'nft' }).install(), {
+      code: 'UNSUPPORTED',
+    });
+    const redirect = openIptablesRedirect({ host, backend: 'nft', isBehind: true });
+    const found = await redirect.verify();
+    assert.match(found.detail, end);
+    const { state, detail, problems, changed } = await redirect.install();
+    assert.deepEqual([state, problems, changed], ['active', [], []]);
+    assert.match(detail, end);
+    assert.equal(await redirect.countRedirected(), undefined);
+    await redirect.remove();
+    assert.ok(host.log.includes('ip link del nmi0'));
+    // Until the next installation they are not looked for: what could not be written is no drift.
+    refusal = undefined;
+    assert.match((await redirect.verify()).detail, end);
+    assert.match((await redirect.install()).detail, /^iptables nft; /);
+    assert.match((await redirect.verify()).detail, /^iptables nft; /);
+    refusal = refuse(4, 'Another app is currently holding the xtables lock');
+    await assert.rejects(redirect.install(), { code: 'BUSY' });
   });
 
   it('waits for the lock as long as it may', async () => {
