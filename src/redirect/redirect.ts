@@ -81,7 +81,7 @@ export type Attestation =
        */
       readonly isDirect?: boolean;
       /** Of a direct connect: the link that belongs to its source address alone, if there is one. */
-      readonly ownLink?: Place;
+      readonly place?: Place;
     }
   | { readonly kind: 'by-link'; readonly place: Place }
   | {

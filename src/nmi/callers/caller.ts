@@ -63,12 +63,12 @@ const evidence = {
   unavailable: undefined,
 } as const satisfies Record<Attestation['kind'], IdentifiedBy | undefined>;
 
-/** With the place that a pod must be at. */
-type Found = { readonly caller: Caller } & (
-  | { readonly by?: 'cgroup'; readonly place?: undefined }
-  | { readonly by: 'address'; readonly place: Place | 'unknown' | undefined }
-  | { readonly by: 'link'; readonly place: Place }
-);
+interface Found {
+  readonly caller: Caller;
+  readonly by?: IdentifiedBy;
+  /** Where the pod must be. */
+  readonly place?: Place | 'unknown' | undefined;
+}
 
 /** For modes that attest nothing. */
 const noCgroups: FindCgroupUid = () => undefined;
@@ -159,7 +159,7 @@ export class CallerConnection {
     this.#identifiedBy = by;
     if (found.kind !== 'pod') return found;
     if (this.#ownerUid === undefined) {
-      if (by === 'link' && places?.isAlone(found.pod, place.link) !== true) return onSharedLink;
+      if (by === 'link' && places?.isAlone(found.pod, place) !== true) return onSharedLink;
       if (place !== undefined && places?.isOf(found.pod, this.ip, place) === false) {
         return misplaced;
       }
@@ -171,23 +171,15 @@ export class CallerConnection {
 
   #find(pods: PodIndex): Found {
     const { attestation } = this;
-    switch (attestation.kind) {
-      case 'unattested':
-      case 'unavailable':
-        return { caller: attestation };
-      case 'by-address':
-        return { caller: pods.byIp(this.ip), by: 'address', place: attestation.place };
-      case 'by-link':
-        return { caller: pods.byIp(this.ip), by: 'link', place: attestation.place };
-      case 'attested': {
-        const caller = this.#findAttested(pods, attestation.cgroupId);
-        const place = attestation.ownLink;
-        const isRelayed = caller.kind === 'other-cgroup' && place !== undefined;
-        return isRelayed
-          ? { caller: pods.byIp(this.ip), by: 'link', place }
-          : { caller, by: 'cgroup' };
-      }
+    const { kind } = attestation;
+    if (kind === 'unattested' || kind === 'unavailable') return { caller: attestation };
+    if (kind === 'attested') {
+      const caller = this.#findAttested(pods, attestation.cgroupId);
+      const isRelayed = caller.kind === 'other-cgroup' && attestation.place !== undefined;
+      if (!isRelayed) return { caller, by: 'cgroup' };
     }
+    const by = kind === 'by-address' ? 'address' : 'link';
+    return { caller: pods.byIp(this.ip), by, place: attestation.place };
   }
 
   #findAttested(pods: PodIndex, cgroupId: bigint): Caller {

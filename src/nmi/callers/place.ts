@@ -116,7 +116,7 @@ export function withPlace(
   // The address of no pod, such as the node's own.
   if (place === 'unknown') return attestation;
   const isOwn = network.ownsLink(remoteIp);
-  if (kind === 'attested') return isOwn ? { ...attestation, ownLink: place } : attestation;
+  if (kind === 'attested') return isOwn ? { ...attestation, place } : attestation;
   return isOwn ? { kind: 'by-link', place } : { ...attestation, refusedBy: 'shared-link' };
 }
 
@@ -183,10 +183,12 @@ export class PodPlaces implements Disposable {
     return true;
   }
 
-  /** Whether no other pod of this node is behind the link. */
-  isAlone(pod: Pod, link: number): boolean {
-    for (const [uid, { place }] of this.#entries) {
-      if (uid !== pod.uid && place !== 'unknown' && place.link === link) return false;
+  /** Whether no other pod of this node is behind the link of a place. */
+  isAlone(pod: Pod, place: Place | 'unknown' | undefined): boolean {
+    const link = linkOf(place);
+    if (link === undefined) return false;
+    for (const [uid, entry] of this.#entries) {
+      if (uid !== pod.uid && linkOf(entry.place) === link) return false;
     }
     return true;
   }
@@ -235,6 +237,10 @@ export class PodPlaces implements Disposable {
     const isSure = place !== 'unknown' && (place.port !== undefined || place.mac === undefined);
     if (isSure) this.#entries.set(uid, { ip, place, moved: undefined });
   }
+}
+
+function linkOf(place: Place | 'unknown' | undefined): number | undefined {
+  return typeof place === 'object' ? place.link : undefined;
 }
 
 function ownIpv4(pod: Pod): string | undefined {

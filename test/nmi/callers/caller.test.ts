@@ -271,7 +271,7 @@ describe('a caller without a matching record, with a link of its own', () => {
   });
 
   it('is the pod that a proxy of another pod relays for, by a direct connect only', () => {
-    const relayed = { kind: 'attested', cgroupId: 2n, isDirect: true, ownLink } as const;
+    const relayed = { kind: 'attested', cgroupId: 2n, isDirect: true, place: ownLink } as const;
     assert.deepEqual(open()(relayed).slice(0, 2), ['pod', 'link']);
     assert.deepEqual(open()({ ...relayed, cgroupId: 1n }).slice(0, 2), ['pod', 'cgroup']);
     // The record of another pod is never overruled otherwise.

@@ -144,14 +144,18 @@ describe('a link', () => {
     const { places, state, add } = open();
     const pod = add();
     assert.ok(places.isOf(pod, ip, routed));
-    assert.ok(places.isAlone(pod, 5));
+    assert.ok(places.isAlone(pod, { link: 5 }));
     const other = add({ name: 'other', uid: 'other', ips: ['10.0.0.6'] });
     assert.ok(places.isOf(other, '10.0.0.6', { link: 6 }));
-    assert.deepEqual([places.isAlone(pod, 5), places.isAlone(pod, 6)], [true, false]);
-    assert.ok(places.isAlone(other, 6));
+    assert.deepEqual(
+      [places.isAlone(pod, { link: 5 }), places.isAlone(pod, { link: 6 })],
+      [true, false],
+    );
+    assert.ok(places.isAlone(other, { link: 6 }));
     state.places.set('10.0.0.7', routed);
     add({ name: 'third', uid: 'third', ips: ['10.0.0.7'] });
-    assert.ok(!places.isAlone(pod, 5));
+    assert.ok(!places.isAlone(pod, { link: 5 }));
+    assert.ok(!places.isAlone(pod, 'unknown'));
   });
 
   it('stays the place of a pod whose labels change, whatever the route says by then', () => {
@@ -269,8 +273,8 @@ function openNetwork(answer: () => Place | undefined = () => routed) {
   };
   const asked: string[] = [];
   const kernel = {
-    placeOf: (ip: string) => {
-      asked.push(ip);
+    placeOf: (each: string) => {
+      asked.push(each);
       return answer();
     },
     ownsLink: () => answer()?.mac === undefined,
@@ -310,7 +314,7 @@ describe('the pod network', () => {
     const ips = ['10.0.0.5', '10.0.0.6', '10.0.0.7'];
     for (const passedMs of [0, 19, 1]) {
       clock.advance(passedMs);
-      for (const ip of ips) network.placeOf(ip);
+      for (const each of ips) network.placeOf(each);
     }
     assert.deepEqual(asked, [...ips, ...ips]);
   });
@@ -333,12 +337,12 @@ function complete(
   isOwn = true,
 ): Attestation {
   const network = {
-    placeOf: (ip: string) => {
-      assert.equal(ip, peer.remoteIp);
+    placeOf: (each: string) => {
+      assert.equal(each, peer.remoteIp);
       return place;
     },
-    ownsLink: (ip: string) => {
-      assert.equal(ip, peer.remoteIp);
+    ownsLink: (each: string) => {
+      assert.equal(each, peer.remoteIp);
       return isOwn && place !== 'unknown';
     },
   };
@@ -371,7 +375,7 @@ describe('a caller with a record', () => {
 
   it('has its link noted only if it connected to the agent directly', () => {
     const place = { link: 5 };
-    assert.deepEqual(complete(direct, place), { ...direct, ownLink: place });
+    assert.deepEqual(complete(direct, place), { ...direct, place });
     assert.equal(complete(direct, bridged, 'by-link', false), direct);
     assert.equal(complete(direct, place, 'refuse'), direct);
     const redirected = { ...direct, isDirect: false };
