@@ -161,6 +161,9 @@ describe('the eBPF mode', () => {
     rmSync(join(pinFolder, 'link_connect4'));
     assert.equal(await redirect.isFrontWhole(), false);
     assert.deepEqual(steps, []);
+    const next = open().redirect;
+    await next.isFrontWhole();
+    assert.equal(next.whyUnavailable?.(), undefined, 'it opens the map of callers again');
   });
 
   it('attests nobody by a map that it could not open again', async () => {
