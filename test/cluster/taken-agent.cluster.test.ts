@@ -59,7 +59,7 @@ describeOnEveryVersion('a taken agent', (cluster) => {
   before(async () => {
     const { admin, binaries } = cluster();
     await cluster().apply(await readFile(join(repositoryRoot, 'deploy/crds.yaml'), 'utf8'));
-    for (const name of ['shop', 'office']) {
+    for (const name of ['shop', 'office', 'empty']) {
       await cluster().createNamespace(name);
       const secret = { metadata: { name: 'app' }, stringData: { clientSecret: 'x' } };
       await admin.expect('POST', `/api/v1/namespaces/${name}/secrets`, secret);
@@ -73,7 +73,7 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     const values = {
       rbac: {
         allowFederation: true,
-        federationNamespaces: ['shop'],
+        federationNamespaces: ['shop', 'empty'],
         allowAccessToSecrets: true,
         secretsNamespaces: ['shop'],
       },
@@ -356,6 +356,17 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     // In a namespace without federation a kubelet gets what its pods mount, as without the agent.
     const account = `${agent.namespace}/serviceaccounts/${agent.name}`;
     assert.equal(await statusOf(tokenOf('', 'agent', [entra], { account })), 403);
+  });
+
+  it('makes no other token, and comes in the way of nobody else, where there is no pod', async () => {
+    const account = 'empty/serviceaccounts/default';
+    const { path, body, method } = tokenOf('', undefined, [], { account });
+    await eventually(async () => {
+      for (const audience of [[], [entra]]) {
+        assert.deepEqual(await answersOf(tokenOf('', undefined, audience, { account })), []);
+      }
+    }, 30_000);
+    await cluster().admin.expect(method, `${path}?dryRun=All`, body);
   });
 
   it('cannot take another name', async () => {

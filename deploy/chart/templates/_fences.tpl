@@ -28,8 +28,9 @@ and the audience, but not to how long the token lives: Entra ID would take one a
 gone. Such a request shows no more of the agent than its node's name. Other than a kubelet's it has nothing of a
 credential in `extra`. The right to the audiences is the kubelets' too, and a day is the longest that the webhook of
 Workload Identity writes into a pod.
-Before 1.36 it is evaluated once for each pod of the request's namespace. A pod that the API server does not know yet is
-not among them, so it does not replace the list of namespaces.
+Before 1.36 it is evaluated once for each pod of the request's namespace, by a binding of its own, and once without a pod. A
+pod that the API server does not know yet is not among them, so it does not replace the list of namespaces. With the
+action Deny nobody could make a token in a namespace without pods: the API server looks for them before the conditions.
 */}}
 {{- define "nmi.tokenFence" -}}
 {{- $account := include "nmi.serviceAccount" . -}}
@@ -92,7 +93,7 @@ spec:
       message: the agent may make tokens only that are bound to a pod by its name and uid
       reason: Forbidden
     - expression: >-
-        params.metadata.uid != variables.uid || params.spec.?nodeName.orValue('')
+        params == null || params.metadata.uid != variables.uid || params.spec.?nodeName.orValue('')
         in request.userInfo.?extra[?'authentication.kubernetes.io/node-name'].orValue([])
       message: the agent may make tokens for pods of its own node only
       reason: Forbidden
@@ -110,10 +111,15 @@ spec:
 {{ include "nmi.fenceNames" (dict "root" . "kind" "ValidatingAdmissionPolicyBinding" "name" "fence-token-requests") }}
 spec:
   policyName: {{ include "nmi.name" . }}-fence-token-requests
-  {{- if not $actsAsNode }}
-  paramRef: { selector: {}, parameterNotFoundAction: Deny }
-  {{- end }}
   validationActions: [Deny]
+{{- if not $actsAsNode }}
+---
+{{ include "nmi.fenceNames" (dict "root" . "kind" "ValidatingAdmissionPolicyBinding" "name" "fence-token-requests-by-pod") }}
+spec:
+  policyName: {{ include "nmi.name" . }}-fence-token-requests
+  paramRef: { selector: {}, parameterNotFoundAction: Allow }
+  validationActions: [Deny]
+{{- end }}
 {{- end -}}
 
 {{/* Around the rights to write Events and to take the startup taint off a node. */}}
