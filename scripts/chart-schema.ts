@@ -50,11 +50,11 @@ const notValues = new Set([
   'boot-guard-folder',
   'caller-socket',
   'force-namespaced',
-  'handover-socket',
   'kubeconfig',
   'node',
   'operation-mode',
   'pod-uid',
+  'slot-folder',
 ]);
 /** The pod of `nmi conditions` is not on the host network, and keeps the default ports. */
 const notOfConditions = new Set(['http-probe-port', 'prometheus-port', 'prometheus-address']);

@@ -36,7 +36,7 @@ file does not take its place, since nodes would be open in between.`,
     paths: ['nmi-split.yaml'],
     about: `The same with its rights split, as the chart has it: a container that keeps the kernel's side
 and answers no pod, and one that answers pods as uid 65532 without a capability. The new agent of a node starts beside
-the old one. Over nmi.yaml, or a version whose NMI_HANDOVER_SOCKET has another name, set maxSurge: 0 and maxUnavailable: 1 for that update.`,
+the old one. Over nmi.yaml, or another redirect, set maxSurge: 0 and maxUnavailable: 1 for that update.`,
     flags: [everyVersion, '--set=nmi.updateStrategy.rollingUpdate.maxSurge=1'],
   },
   {

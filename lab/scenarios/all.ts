@@ -2,7 +2,7 @@
 import type { Scenario } from '../test-bed/scenario.ts';
 import { addressScenarios } from './pods/addresses.ts';
 import { addressStormScenarios } from './pods/address-storm.ts';
-import { agentHandoverScenarios } from './node/agent-handover.ts';
+import { agentUpdateScenarios } from './node/agent-updates.ts';
 import { agentLifeScenarios } from './node/agent-life.ts';
 import { agentUpgradeScenarios } from './node/agent-upgrade.ts';
 import { attackScenarios } from './pods/attacks.ts';
@@ -51,7 +51,7 @@ export const scenarios: readonly Scenario[] = [
   ...identityBindingScenarios,
   ...changeScenarios,
   ...driftScenarios,
-  ...agentHandoverScenarios,
+  ...agentUpdateScenarios,
   ...agentLifeScenarios,
   ...agentUpgradeScenarios,
   ...freshNodeScenarios,

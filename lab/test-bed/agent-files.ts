@@ -1,7 +1,7 @@
 /** Files that the lab's agent reads: its kubeconfig and the trusted CA of Entra ID. */
-import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { isAlive } from '../fabric/process-alive.ts';
 
 const folderPattern = /^nmi-lab-(\d+)-[A-Za-z0-9]{6}$/;
@@ -24,8 +24,12 @@ export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): P
     kubeconfigPath: join(folder, 'kubeconfig'),
     entraCaPath: join(folder, 'entra-ca.pem'),
     explainSocketPath: join(folder, 'explain.sock'),
-    callerSocketPath: join(folder, 'callers.sock'),
+    callerSocketPath: join(folder, 'shared', 'callers.sock'),
   };
+  // As an empty folder of a pod, to which both containers write.
+  const shared = dirname(files.callerSocketPath);
+  await mkdir(shared);
+  await chmod(shared, 0o777);
   await writeFile(files.kubeconfigPath, kubeconfig);
   await writeFile(files.entraCaPath, entraCaPem);
   return {

@@ -21,7 +21,7 @@ const tooFast =
   '-m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
 const ownLimit = `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 ${tooFast}`;
 /** Not behind programs, which have a limit of their own. */
-const ownDirectLimit = `-A ${ownChain} -d 169.254.25.79/32 -p tcp -m tcp --dport 2579 ${tooFast}`;
+const ownDirectLimit = `-A ${ownChain} -d 169.254.25.79/32 -p tcp -m tcp --dport 2579:2580 ${tooFast}`;
 const ownRedirect = [
   `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579`,
   `-A ${ownChain} -j RETURN`,

@@ -50,6 +50,12 @@ export function reportStartError(error: unknown, failed: string, log: Log, io: I
   return code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
 }
 
+/** The timers of a clock do not, and before it listens nothing else may keep a process alive. */
+export function keepAlive(): Disposable {
+  const timer = setInterval(() => undefined, 2 ** 30);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
 export async function untilStopped({ stop }: Io): Promise<void> {
   if (!stop.aborted) await once(stop, 'abort');
 }

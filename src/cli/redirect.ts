@@ -1,15 +1,22 @@
 /** `nmi redirect`: the kernel side alone. Only `remove` opens a node again. */
-import { dirname } from 'node:path';
 import { systemClock } from '../base/time/clock.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
-import { removeDeadSockets } from '../nmi/kernel/local-socket.ts';
+import { removeSlots } from '../nmi/kernel/slots.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts';
 import { RedirectError } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
-import { exitCodes, fail, failUsage, reportStartError, untilStopped, type Io } from './io.ts';
+import {
+  exitCodes,
+  fail,
+  failUsage,
+  keepAlive,
+  reportStartError,
+  untilStopped,
+  type Io,
+} from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 /** The options table requires a node. The ports in the environment are those of the agent. */
@@ -43,6 +50,7 @@ export async function redirect(args: Args, io: Io): Promise<number> {
 
 async function keepRedirect(config: Config, io: Io): Promise<number> {
   const { log } = openProcessLog(config, io);
+  using _alive = keepAlive();
   try {
     await using _ = await startRedirectDaemon({ config, clock: systemClock, log });
     await untilStopped(io);
@@ -71,7 +79,7 @@ async function remove(config: Config, io: Io): Promise<number> {
   await mode.remove();
   // No mutation: all this changes the kernel of the machine; the chart's removal on a real node looks for the unit.
   if (config.bootGuardFolder !== '') removeBootGuard(config.bootGuardFolder);
-  if (config.handoverSocket !== '') await removeDeadSockets(dirname(config.handoverSocket));
+  if (config.slotFolder !== '') removeSlots(config.slotFolder, config.listenPort);
   return reportRemoval(listOwnPins(config.bpfPinFolder), config.bpfPinFolder, io);
 }
 

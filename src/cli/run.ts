@@ -5,7 +5,7 @@ import { buildInfo } from '../nmi/base/build-info.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
-import { exitCodes, failUsage, reportStartError, untilStopped, type Io } from './io.ts';
+import { exitCodes, failUsage, keepAlive, reportStartError, untilStopped, type Io } from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 export async function run(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
@@ -18,6 +18,7 @@ export async function run(flags: Readonly<Record<string, string>>, io: Io): Prom
     return exitCodes.config;
   }
 
+  using _ = keepAlive();
   const { log, write } = openProcessLog(config, io);
   log.info({ ...buildInfo, node: config.node, mode: 'managed' }, 'starting nmi process');
   for (const warning of warnings) log.warn({ warning }, 'setting ignored');

@@ -6,21 +6,18 @@
  * before all watches are synced wait a moment and then get a 503; they never reach the real
  * service. Stopping drains requests and leaves the redirect in place.
  */
-import type { Clock } from '../base/time/clock.ts';
+import { sleep, type Clock } from '../base/time/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { openReadinessEvents } from './admin/readiness-events.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Part } from './base/part.ts';
-import { portError } from './base/port-error.ts';
 import { readiness } from './base/readiness.ts';
 import type { Config } from './config/config.ts';
 import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
 import { openExplain } from './explain/agent-explain.ts';
-import { takeListener, type HeldListener } from './kernel/held-listener.ts';
 import { openKernel } from './kernel/kernel.ts';
 import { createOwnAccount } from './kube/accounts/own-account.ts';
-import { listenerPath } from './kernel/listener-notes.ts';
 import type { KubeClient } from './kube/api/client.ts';
 import { EventWriter } from './kube/events/event-writer.ts';
 import { ResourceUses } from './grants/resource-uses.ts';
@@ -72,10 +69,9 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const audit = starting.use(await openAudit(options));
   const client = starting.use(await openConfiguredClient(options));
   stop?.throwIfAborted();
-  const kernel = starting.use(openKernel(options));
+  let followPort = (): void => undefined;
+  const kernel = starting.use(openKernel({ ...options, onStatus: () => followPort() }));
   await kernel.prepare(stop);
-  stop?.throwIfAborted();
-  const held = starting.use(await openHeldListener(options));
   stop?.throwIfAborted();
   // The watches begin while the kernel side is still starting: nothing is served before both are
   // up.
@@ -101,9 +97,12 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const core = { ...options, tuning, client, kernel, state, observer: telemetry, loopDetection };
   const tokens = starting.use(await openTokens({ ...core, clusterState: state }));
   const { broker } = tokens;
-  const server = starting.use(await openServer({ ...core, broker, uses, held }));
   const optional = [audit, events].filter((part) => part !== undefined);
-  const parts: Part[] = [kernel, state, tokens, server, ...optional];
+  const others: Part[] = [kernel, state, tokens, ...optional];
+  const isReady = (): boolean => readiness(others).ready;
+  const server = starting.use(await openServer({ ...core, broker, uses, isReady }));
+  followPort = () => server.followPort();
+  const parts: Part[] = [...others, server];
   // Before the kernel side is up, so that `nmi explain` can report what keeps it down.
   starting.use(
     await openExplain({
@@ -131,8 +130,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
-      // Of an agent in another pod, which may outlive its holder: nobody here can know of it then.
-      onTaken: held === undefined ? undefined : (port) => log.info({ port }, waitingForPort),
+      onTaken: kernel.hasSlots ? (port) => log.info({ port }, waitingForPort) : undefined,
     }),
   );
   if (events !== undefined) {
@@ -149,12 +147,15 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   return {
     listenPort: server.port,
     stop: async () => {
-      held?.[Symbol.dispose]();
+      if (await kernel.leave()) await sleep(clock, lastConnectsMs);
       await server.drain(tuning.drainTimeoutMs);
       await running.disposeAsync();
     },
   };
 }
+
+/** Where new connections go to another agent, those that were on their way here are still accepted. */
+const lastConnectsMs = 300;
 
 function openStartupTaint(
   { config, clock, log }: AgentOptions,
@@ -180,15 +181,4 @@ function openEventWriter({ config, clock, log }: AgentOptions, client: KubeClien
     random: Math.random,
     log: log.child({ component: 'events' }),
   });
-}
-
-/** In a pod with two containers, the other one has the listening socket. */
-async function openHeldListener({ config, stop }: AgentOptions): Promise<HeldListener | undefined> {
-  if (config.redirect !== 'pinned') return undefined;
-  const { listenIp: ip, listenPort: port, callerSocket } = config;
-  try {
-    return await takeListener({ path: listenerPath(callerSocket), address: { ip, port } }, stop);
-  } catch (error) {
-    throw portError(error, `${ip}:${port}`, '--nmi-port or --nmi-listen-address');
-  }
 }

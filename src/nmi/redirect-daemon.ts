@@ -1,24 +1,28 @@
 /**
- * The kernel side alone: installs the redirect, checks it at each interval, repairs drift, looks
- * callers up, and keeps the listening socket for the agent. For a node on which the process that
- * serves pods has no kernel privileges.
+ * The kernel side alone: installs the redirect, checks it at each interval, repairs drift, and looks
+ * callers up. For a node on which the process that serves pods has no kernel privileges.
  */
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import type { Config } from './config/config.ts';
 import { mapLayout } from '../redirect/ebpf/settings.ts';
 import type { Attestation } from '../redirect/redirect.ts';
-import { reachableTarget } from '../redirect/target.ts';
+import { describeTarget, reachableTarget } from '../redirect/target.ts';
 import { tuning } from './config/tuning.ts';
-import type { KeptMode } from './kernel/caller-frames.ts';
 import {
   openCallerServer,
   type CallerServer,
   type CallerServerOptions,
 } from './kernel/caller-server.ts';
 import { openKernel, type Kernel, type KernelOptions } from './kernel/kernel.ts';
-import { openListenerHolder, type ListenerHolder } from './kernel/listener-holder.ts';
-import { listenerPath } from './kernel/listener-notes.ts';
+import {
+  nodePodsPath,
+  readNodePods,
+  removeState,
+  writeState,
+  type MaintainedMode,
+} from './kernel/redirect-state.ts';
+import { watchShared } from './kernel/shared-file.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { exportProcess } from './telemetry/process-metrics.ts';
@@ -32,17 +36,21 @@ const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
  * @throws StartError if one of its ports is in use.
  */
 export async function startRedirectDaemon(
-  options: Omit<KernelOptions, 'hasPredecessor'>,
+  options: Omit<KernelOptions, 'onStatus' | 'onWait'>,
 ): Promise<AsyncDisposable> {
   const { config, clock, log } = options;
   await using starting = new AsyncDisposableStack();
   const metrics = createMetrics({ oldNames: false });
   exportProcess(metrics);
-  let holder: ListenerHolder | undefined;
   let callers: CallerServer | undefined;
-  // No mutation: only a redirect in the kernel asks, and then there is a holder.
-  const hasPredecessor = (): boolean => holder?.hasPredecessor() ?? false;
-  const kernel = starting.use(openKernel({ ...options, hasPredecessor }));
+  let report: Report | undefined;
+  const kernel = starting.use(
+    openKernel({
+      ...options,
+      onStatus: () => report?.write(),
+      onWait: () => removeState(config.callerSocket),
+    }),
+  );
   starting.use(
     giveBackSpareMemory(clock, log.child({ component: 'memory' }), () => kernel.trimMemory()),
   );
@@ -50,32 +58,19 @@ export async function startRedirectDaemon(
   const parts = [kernel];
   // No mutation: without a redirect in the kernel there are no samples; the lab reads them.
   exportParts(metrics, parts);
+  // What fails here, the first check reports.
+  await kernel.prepare().catch(() => undefined);
   if (mode === 'ebpf' || mode === 'iptables') {
-    // First: from then on an earlier process changes nothing in the kernel.
-    holder = await openListenerHolder({
-      address: { ip: config.listenIp, port: config.listenPort },
-      agentsPath: listenerPath(config.callerSocket),
-      handoverPath: config.handoverSocket,
-      clock,
-      log: log.child({ component: 'handover' }),
-      onSuccessor: () => kernel.pause(),
-      onSuccessorGone: () => kernel.resume(),
-    });
-    starting.use(holder);
-  }
-  // Two that start at the same time do not know of each other yet.
-  // No mutation: this needs a redirect in the kernel; the lab's updates find the ports in use.
-  const hasOthers = holder !== undefined && config.handoverSocket !== '';
-  // Before pods are redirected, or they would be refused until the agent asks for the socket. What fails
-  // here, the first check reports.
-  await kernel.prepare().then(
-    () => holder?.listen(),
-    () => undefined,
-  );
-  await kernel.start();
-  if (mode === 'ebpf' || mode === 'iptables') {
+    report = new Report(options, kernel, mode);
+    const letThrough = (): void => {
+      const cgroups = readNodePods(config.callerSocket);
+      if (cgroups !== undefined) void kernel.letThrough(cgroups);
+    };
+    starting.use(watchShared(nodePodsPath(config.callerSocket), letThrough));
+    letThrough();
     callers = starting.use(await openCallerServer(lookUps(config, kernel, mode)));
   }
+  await kernel.start();
   starting.use(
     await openAdminPages({
       clock,
@@ -83,34 +78,88 @@ export async function startRedirectDaemon(
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
-      onTaken: hasOthers ? (port) => log.info({ port }, waitingForPort) : undefined,
+      // Two that start at the same time do not know of each other yet.
+      onTaken: config.slotFolder === '' ? undefined : (port) => log.info({ port }, waitingForPort),
     }),
   );
   const running = starting.move();
   return {
     [Symbol.asyncDispose]: async () => {
-      holder?.release();
+      await kernel.leave();
+      report?.write('leaving');
       await callers?.untilUnused(lastLookUpsMs);
       await running.disposeAsync();
     },
   };
 }
 
+/** Each check is reported, and between them what changes for the agent. */
+const reportEveryMs = 10_000;
+
+/** For the agent in the other container. */
+class Report {
+  readonly #options: Pick<KernelOptions, 'config' | 'clock' | 'log'>;
+  readonly #kernel: Kernel;
+  readonly #mode: MaintainedMode;
+  readonly #target: string;
+  #last = '';
+  #lastMs = -Infinity;
+  #problem: string | undefined;
+
+  constructor(
+    options: Pick<KernelOptions, 'config' | 'clock' | 'log'>,
+    kernel: Kernel,
+    mode: MaintainedMode,
+  ) {
+    this.#options = options;
+    this.#kernel = kernel;
+    this.#mode = mode;
+    this.#target = describeTarget(reachableTarget(options.config));
+  }
+
+  write(ends?: 'leaving'): void {
+    const { config, clock, log } = this.#options;
+    try {
+      const problem = this.#kernel.problem();
+      const state = {
+        layout: mapLayout,
+        mode: this.#mode,
+        target: this.#target,
+        port: this.#kernel.port,
+        redirectedTo: this.#kernel.status().port ?? null,
+        isAlone: this.#kernel.isAlone(),
+        isLeaving: ends !== undefined,
+        problems: problem === undefined ? [] : [problem],
+      };
+      const text = JSON.stringify(state);
+      const nowMs = clock.monotonicMs();
+      if (text === this.#last && nowMs - this.#lastMs < reportEveryMs) return;
+      writeState(config.callerSocket, { ...state, at: new Date(clock.wallMs()).toISOString() });
+      this.#last = text;
+      this.#lastMs = nowMs;
+      this.#problem = undefined;
+    } catch (error) {
+      const text = error instanceof Error ? error.message : 'unknown error';
+      if (text !== this.#problem) log.warn({ problem: text }, 'state of the redirect not written');
+      this.#problem = text;
+    }
+  }
+}
+
 /** Serves an agent without the privilege to look callers up. */
-function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOptions {
-  const { metadataIp, metadataPort, listenIp, listenPort } = config;
-  const target = reachableTarget({ metadataIp, metadataPort, listenIp, listenPort });
-  const here = { localIp: target.listenIp, localPort: target.listenPort };
+function lookUps(config: Config, kernel: Kernel, mode: MaintainedMode): CallerServerOptions {
+  const target = reachableTarget(config);
   return {
     path: config.callerSocket,
     report: () => ({ mode, isActive: kernel.problem() === undefined, layout: mapLayout, target }),
     lookUp: (remoteIp, remotePort) => {
       // Earlier state in the kernel may come from another agent, with another meaning.
       if (!kernel.hasBeenActive()) return notInstalled;
+      const here = { localIp: target.listenIp, localPort: kernel.port };
       const attestation = kernel.lookUp({ remoteIp, remotePort, ...here });
       return attestation instanceof Promise ? notInstalled : attestation;
     },
-    letThrough: (cgroupIds) => void kernel.letThrough(cgroupIds),
+    letThrough: () => undefined,
   };
 }
 

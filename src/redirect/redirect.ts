@@ -15,7 +15,10 @@ export interface RedirectTarget {
   /** The address that pods connect to, normally 169.254.169.254, and its TCP port. */
   readonly metadataIp: string;
   readonly metadataPort: number;
-  /** The address and port that the agent listens on. */
+  /**
+   * The address that agents listen on. The usual one has this port, and the next port is for a second one, which
+   * an update starts before the first one ends. The redirect points at one of both.
+   */
   readonly listenIp: string;
   readonly listenPort: number;
 }
@@ -34,6 +37,8 @@ export interface RedirectStatus {
   readonly detail: string;
   /** Differences from the wanted state, as short sentences. */
   readonly problems: readonly string[];
+  /** The port of an agent that the redirect points at now; absent if it points at none. */
+  readonly port?: number | undefined;
   /** After `install`: the changes, as short sentences; empty if the state was as wanted. */
   readonly changed?: readonly string[];
 }
@@ -104,16 +109,20 @@ export interface Redirect {
    * process stops without an error when the signal aborts.
    */
   prepare(signal?: AbortSignal): Promise<void>;
-  /** Brings the kernel to the wanted state without a gap, and reads it back. */
-  install(): Promise<RedirectStatus>;
+  /**
+   * Brings the kernel to the wanted state without a gap, and reads it back.
+   * @param port of the agent that new connections go to; default: that of the installed redirect, or the first.
+   */
+  install(port?: number): Promise<RedirectStatus>;
   /** Reads back only. */
   verify(): Promise<RedirectStatus>;
   /**
    * After a `verify` without a problem: whether what pods' connections meet first (the programs, or the rules
    * of iptables alone; the agent's address) is still as it should be. Cheap enough for each check. False also
    * if only `verify` can determine it.
+   * @param port where that `verify` found the redirect to point at.
    */
-  isFrontWhole(): Promise<boolean>;
+  isFrontWhole(port?: number): Promise<boolean>;
   /** Opens the node: removes everything that this mode created, and nothing else. */
   remove(): Promise<void>;
   /**

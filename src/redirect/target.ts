@@ -26,10 +26,18 @@ export function reachableTarget(target: RedirectTarget): RedirectTarget {
       throw new RangeError(`${port} is not a TCP port`);
     }
   }
+  if (reachable.listenPort === 65535) throw new RangeError('there is no second port after 65535');
   return reachable;
 }
 
+/** Ports of the two agents that a node has during an update. */
+export function portsOf({
+  listenPort,
+}: Pick<RedirectTarget, 'listenPort'>): readonly [number, number] {
+  return [listenPort, listenPort + 1];
+}
+
 /** For people: `169.254.169.254:80 to 169.254.25.79:2579`. */
-export function describeTarget(target: RedirectTarget): string {
-  return `${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`;
+export function describeTarget(target: RedirectTarget, port = target.listenPort): string {
+  return `${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${port}`;
 }

@@ -57,10 +57,7 @@ describe('help', () => {
       return [...text.matchAll(/^ {2}(NMI_\w+)/gm)].map(([, variable]) => variable);
     };
     const [agents, own] = [await variablesOf('run'), await variablesOf('redirect')];
-    assert.ok(
-      own.includes('NMI_HANDOVER_SOCKET') && !own.includes('NMI_EXPLAIN_SOCKET'),
-      own.join(),
-    );
+    assert.ok(own.includes('NMI_SLOT_FOLDER') && !own.includes('NMI_EXPLAIN_SOCKET'), own.join());
     assert.ok(agents.includes('NMI_EXPLAIN_SOCKET') && own.every((each) => agents.includes(each)));
     assert.deepEqual(await variablesOf('demo'), []);
   });

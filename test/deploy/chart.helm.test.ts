@@ -12,7 +12,6 @@ import { parseAllDocuments } from 'yaml';
 import { chartFolder, chartValues } from '../../scripts/chart-schema.ts';
 import { renderManifests } from '../../scripts/manifests.ts';
 import { parseConfig, type Config } from '../../src/nmi/config/config.ts';
-import { mapLayout } from '../../src/redirect/ebpf/settings.ts';
 import { provideCluster, provideHelm } from '../cluster/support/binaries.ts';
 import { allShellBlocks } from '../cluster/support/page-commands.ts';
 import {
@@ -623,10 +622,7 @@ describe('the chart', { skip }, () => {
     assert.deepEqual([agent?.ports, kernel?.ports], [undefined, undefined]);
     assert.deepEqual(agent?.startupProbe?.exec?.command, ['nmi', 'ready']);
     assert.ok(kernel !== undefined);
-    // Agents that read the records of callers otherwise must not run side by side.
-    const layout = String(mapLayout);
-    const socket = environmentOf(kernel)['NMI_HANDOVER_SOCKET'] ?? '';
-    assert.match(socket, new RegExp(`^/run/nmi-agent/handover-\\d+-records-${layout}\\.sock$`));
+    assert.equal(environmentOf(kernel)['NMI_SLOT_FOLDER'], '/run/nmi-agent');
     const { podMetricsEndpoints } = specOf(all, 'PodMonitor') as {
       podMetricsEndpoints: { port?: string; relabelings: { replacement?: string }[] }[];
     };
@@ -779,13 +775,16 @@ describe('the chart', { skip }, () => {
     assert.deepEqual([server.probePort, server.metricsPort], [8085, 9090]);
     assert.deepEqual([side.probePort, side.metricsPort], [8086, 9091]);
     const writable = (serving.volumeMounts ?? []).filter(({ readOnly }) => readOnly !== true);
-    assert.deepEqual(writable, []);
-    // One folder with one socket in both containers, and nothing else of eBPF on the serving side.
+    // One folder in both containers, which has a file of each, and nothing else of eBPF on the serving side.
+    assert.deepEqual(
+      writable.map(({ name }) => name),
+      ['shared'],
+    );
     assert.equal(server.callerSocket, side.callerSocket);
     const mountOf = ({ volumeMounts = [] }: typeof serving) =>
       volumeMounts.find(({ mountPath }) => server.callerSocket.startsWith(`${mountPath}/`))?.name;
-    assert.equal(mountOf(serving), 'callers');
-    assert.equal(mountOf(kernel), 'callers');
+    assert.equal(mountOf(serving), 'shared');
+    assert.equal(mountOf(kernel), 'shared');
     assert.ok(!(serving.volumeMounts ?? []).some(({ mountPath }) => mountPath.includes('bpf')));
   });
 
@@ -828,7 +827,7 @@ describe('the chart', { skip }, () => {
       ['nmi'],
     );
     assert.equal(configOf(containers[0] ?? assert.fail()).redirect, 'none');
-    assert.ok(!volumes.some(({ name }) => name === 'callers'));
+    assert.ok(!volumes.some(({ name }) => name === 'shared'));
   });
 
   it('gives the second container ports that the values of the first leave free', () => {

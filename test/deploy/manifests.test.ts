@@ -89,7 +89,7 @@ describe('the manifests', () => {
     assert.deepEqual(Object.keys(container?.resources.limits ?? {}), ['memory']);
   });
 
-  it('start the new agent beside the old one where both share a folder for the hand-over', async () => {
+  it('start the new agent beside the old one where both share a folder for their slots', async () => {
     for (const file of ['nmi.yaml', 'nmi-split.yaml']) {
       const daemonSet = (await load(file)).find(({ kind }) => kind === 'DaemonSet');
       assert.ok(daemonSet !== undefined);
@@ -97,9 +97,7 @@ describe('the manifests', () => {
         readonly updateStrategy: { readonly rollingUpdate: { readonly maxSurge: number } };
       };
       const { volumes = [] } = await loadPodSpec(file);
-      const shares = volumes.some(
-        (each) => (each as { readonly name: string }).name === 'handover',
-      );
+      const shares = volumes.some((each) => (each as { readonly name: string }).name === 'slots');
       assert.equal(updateStrategy.rollingUpdate.maxSurge, shares ? 1 : 0, file);
     }
   });

@@ -95,6 +95,7 @@ describe('the policies', () => {
     const targets = [
       { ip: defaultOf('metadata-ip'), port: Number(defaultOf('metadata-port')) },
       { ip: defaultOf('nmi-listen-address'), port: Number(defaultOf('nmi-port')) },
+      { ip: defaultOf('nmi-listen-address'), port: Number(defaultOf('nmi-port')) + 1 },
     ];
     const [policy] = await load('policies/network-policy-imds.yaml');
     assert.ok(policy !== undefined);
@@ -115,16 +116,18 @@ describe('the policies', () => {
       await load('policies/network-policy-imds-cilium.yaml'),
       'CiliumClusterwideNetworkPolicy',
     );
-    const portsOf = (port: number) => [{ ports: [{ port: String(port), protocol: 'TCP' }] }];
-    const [metadata, agent] = targets;
+    const portsOf = (of: readonly { readonly port: number }[]) => [
+      { ports: of.map(({ port }) => ({ port: String(port), protocol: 'TCP' })) },
+    ];
+    const [metadata = assert.fail(), ...agents] = targets;
     assert.deepEqual(cilium, {
       endpointSelector: {
         matchExpressions: [{ key: 'aadpodidbinding', operator: 'DoesNotExist' }],
       },
       enableDefaultDeny: { egress: false, ingress: false },
       egressDeny: [
-        { toCIDR: [`${metadata?.ip ?? ''}/32`], toPorts: portsOf(metadata?.port ?? 0) },
-        { toEntities: ['host'], toPorts: portsOf(agent?.port ?? 0) },
+        { toCIDR: [`${metadata.ip}/32`], toPorts: portsOf([metadata]) },
+        { toEntities: ['host'], toPorts: portsOf(agents) },
       ],
     });
   });

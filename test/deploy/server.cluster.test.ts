@@ -231,21 +231,9 @@ describeOnNewestVersion('the manifests', (cluster) => {
       await rollOut(2);
       assert.equal(await upgrade('--set=nmi.redirect=iptables'), 1);
       await rollOut(2);
-      assert.equal(
-        await upgrade('--set=nmi.privilegeSplit=false'),
-        0,
-        'no container to pass it on',
-      );
+      assert.equal(await upgrade('--set=nmi.privilegeSplit=false'), 0, 'no folder for slots');
       await rollOut(2);
       assert.equal(await upgrade(), 0, 'the agents before cannot');
-      await rollOut(2);
-      const other = { name: 'NMI_HANDOVER_SOCKET', value: '/run/nmi-agent/handover.sock' };
-      const spec = { template: { spec: { containers: [{ name: 'redirect', env: [other] }] } } };
-      const contentType = 'application/strategic-merge-patch+json';
-      await cluster().admin.expect('PATCH', daemonSetPath, { spec }, { contentType });
-      await rollOut(2);
-      const version = await upgrade('--force-conflicts');
-      assert.equal(version, 0, 'another version of the hand-over');
       await cluster().kubectl(['delete', 'daemonset', 'nmi', '--namespace=kube-system']);
       await cluster().kubectl(['create', 'serviceaccount', 'default', '--namespace=kube-system']);
       assert.equal(await upgrade(), 1, 'no agent to replace');

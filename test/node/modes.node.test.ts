@@ -335,9 +335,6 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
         Object.keys(report.bound.outcomes).filter((each) => !/^(?:200 app|503)$/.test(each)),
         [],
       );
-      const log = await node.kubectl(['logs', await agentPod(node), ...agent, '--container=nmi']);
-      assert.match(log, /redirect not in place, retrying.*/);
-      assert.match(log, /nmi redirect run does not answer/);
     });
 
     it('refuses no request in an upgrade of the chart, which starts the new agent beside the old one', async (t) => {

@@ -99,7 +99,7 @@ export const goodNat = `*nat
 :nmi-metadata - [0:0]
 -A PREROUTING -j nmi-metadata
 -A nmi-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0
--A nmi-metadata -d 169.254.25.79/32 -p tcp -m tcp --dport 2579 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0
+-A nmi-metadata -d 169.254.25.79/32 -p tcp -m tcp --dport 2579:2580 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0
 -A nmi-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
 -A nmi-metadata -j RETURN
 COMMIT

@@ -15,36 +15,11 @@ interface Inode {
   readonly mode: number;
   /** Undefined for a folder. */
   readonly listener: LocalListener | undefined;
-  /** When it got its present path. */
-  placedMs: number;
-}
-
-/** A connection to a path was tried. */
-interface Look {
-  readonly atMs: number;
-  readonly inode: Inode | undefined;
-}
-
-/** A socket file is removed, or replaced by another one. */
-export interface Removal {
-  readonly path: string;
-  readonly inode: Inode;
-  readonly by: FileOwner;
-  readonly isReplaced: boolean;
-  /** The last one of that process at this path. */
-  readonly look: Look | undefined;
 }
 
 export class FileTree {
-  readonly #nowMs: () => number;
   readonly #inodes = new Map<string, Inode>();
-  readonly #looks = new Map<string, Look>();
   #made = 0n;
-  onRemoval: (removal: Removal) => void = () => undefined;
-
-  constructor(nowMs: () => number) {
-    this.#nowMs = nowMs;
-  }
 
   find(path: string): Inode {
     const inode = this.#inodes.get(path);
@@ -52,20 +27,8 @@ export class FileTree {
     return inode;
   }
 
-  /** As at a boot: the folder was in memory. */
-  clear(path: string): void {
-    this.#inodes.delete(path);
-  }
-
   has(path: string): boolean {
     return this.#inodes.has(path);
-  }
-
-  /** Finds what to connect to. */
-  look(path: string, by: FileOwner): Inode {
-    const look = { atMs: this.#nowMs(), inode: this.#inodes.get(path) };
-    this.#looks.set(`${by.number} ${path}`, look);
-    return this.find(path);
   }
 
   make(path: string, owner: FileOwner, mode: number, listener?: LocalListener): void {
@@ -76,27 +39,18 @@ export class FileTree {
       throw failure(listener ? 'EACCES' : 'ENOENT', 'make');
     }
     const number = (this.#made += 1n);
-    this.#inodes.set(path, { number, owner, mode, listener, placedMs: this.#nowMs() });
+    this.#inodes.set(path, { number, owner, mode, listener });
   }
 
-  unlink(path: string, by: FileOwner): void {
+  unlink(path: string): void {
     const inode = this.find(path);
     if (inode.listener === undefined) throw failure('EISDIR', 'unlink');
     this.#inodes.delete(path);
-    this.#report(path, inode, by, false);
   }
 
-  rename(from: string, to: string, by: FileOwner): void {
+  rename(from: string, to: string): void {
     const inode = this.find(from);
-    const replaced = this.#inodes.get(to);
     this.#inodes.delete(from);
     this.#inodes.set(to, inode);
-    inode.placedMs = this.#nowMs();
-    if (replaced !== undefined) this.#report(to, replaced, by, true);
-  }
-
-  #report(path: string, inode: Inode, by: FileOwner, isReplaced: boolean): void {
-    const look = this.#looks.get(`${by.number} ${path}`);
-    this.onRemoval({ path, inode, by, isReplaced, look });
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Loads the whole agent and the fakes of the lab, or the code of the hand-over alone, once more, with the modules of simulated machines in place
- * of Node's, of undici's connections, of the native module and of the eBPF mode. It may be loaded with a
+ * Loads the whole agent and the fakes of the lab once more, with the modules of simulated machines in place of Node's,
+ * of undici's connections, of the native module and of the eBPF mode. It may be loaded with a
  * fault in its text.
  */
 import { readFileSync } from 'node:fs';
@@ -12,20 +12,18 @@ import type * as kube from '../../lab/fakes/kube/fake-kube.ts';
 import type * as agent from '../../src/nmi/agent.ts';
 import type * as config from '../../src/nmi/config/config.ts';
 import type * as conditions from '../../src/nmi/conditions-process.ts';
-import type * as held from '../../src/nmi/kernel/held-listener.ts';
-import type * as holder from '../../src/nmi/kernel/listener-holder.ts';
-import type * as reconciler from '../../src/nmi/kernel/reconciler.ts';
+import type * as kernel from '../../src/nmi/kernel/kernel.ts';
 import type * as daemon from '../../src/nmi/redirect-daemon.ts';
+import type * as server from '../../src/nmi/server/server.ts';
 import { edited, type Fault } from './fault.ts';
 
 const root = pathToFileURL(join(import.meta.dirname, '../../')).href;
 const moduleFolder = pathToFileURL(join(import.meta.dirname, 'agent/modules/')).href;
-const noteModule = new URL('../../modules/net.ts', moduleFolder).href;
 
 const replacements: Readonly<Record<string, string>> = {
   'node:crypto': 'crypto.ts',
-  'node:fs': '../../modules/fs.ts',
-  'node:fs/promises': '../../modules/fs-promises.ts',
+  'node:fs': 'fs.ts',
+  'node:fs/promises': 'fs-promises.ts',
   'node:http': 'http.ts',
   'node:net': 'net.ts',
   'node:timers/promises': 'timers-promises.ts',
@@ -35,12 +33,11 @@ const replacements: Readonly<Record<string, string>> = {
 };
 /** By the end of the file's address. */
 const replacedFiles: Readonly<Record<string, string>> = {
+  'src/nmi/kernel/shared-file.ts': 'shared-file.ts',
   'src/redirect/native/addon.ts': 'addon.ts',
   'src/redirect/cgroup/cgroup-tree.ts': 'cgroup-tree.ts',
   'src/redirect/ebpf/ebpf.ts': 'ebpf.ts',
 };
-/** Sockets over which the listening socket is passed on. */
-const passesNotes = /\/kernel\/(?:held-listener|listener-holder|listener-notes|local-socket)\.ts/;
 
 const globals = [
   'performance',
@@ -62,11 +59,7 @@ registerHooks({
     const [parent = '', name] = (context.parentURL ?? '').split(mark);
     if (name === undefined) return next(specifier, context);
     const replacement = replacements[specifier];
-    if (replacement !== undefined) {
-      const isOfNotes = specifier === 'node:net' && passesNotes.test(parent);
-      const url = isOfNotes ? noteModule : new URL(replacement, moduleFolder).href;
-      return { url, shortCircuit: true };
-    }
+    if (replacement !== undefined) return { url: moduleFolder + replacement, shortCircuit: true };
     if (!specifier.startsWith('.')) return next(specifier, { ...context, parentURL: parent });
     const url = new URL(specifier, parent).href;
     const replaced = Object.entries(replacedFiles).find(([end]) => url === root + end)?.[1];
@@ -96,17 +89,12 @@ function withGlobals(text: string): string {
 export interface WholeCode {
   readonly startAgent: typeof agent.startAgent;
   readonly startRedirectDaemon: typeof daemon.startRedirectDaemon;
+  readonly openKernel: typeof kernel.openKernel;
+  readonly listenInTurn: typeof server.listenInTurn;
   readonly startConditions: typeof conditions.startConditions;
   readonly parseConfig: typeof config.parseConfig;
   readonly openFakeKube: typeof kube.openFakeKube;
   readonly openFakeImds: typeof imds.openFakeImds;
-}
-
-/** Of the hand-over. */
-export interface Code {
-  readonly openListenerHolder: typeof holder.openListenerHolder;
-  readonly takeListener: typeof held.takeListener;
-  readonly Reconciler: typeof reconciler.Reconciler;
 }
 
 function loaderWith(fault: Fault | undefined): <T>(file: string) => Promise<T> {
@@ -115,18 +103,12 @@ function loaderWith(fault: Fault | undefined): <T>(file: string) => Promise<T> {
   return async <T>(file: string) => (await import(`${root}${file}${mark}${name}`)) as T;
 }
 
-export async function loadHandover(fault?: Fault): Promise<Code> {
-  const load = loaderWith(fault);
-  const { openListenerHolder } = await load<typeof holder>('src/nmi/kernel/listener-holder.ts');
-  const { takeListener } = await load<typeof held>('src/nmi/kernel/held-listener.ts');
-  const { Reconciler } = await load<typeof reconciler>('src/nmi/kernel/reconciler.ts');
-  return { openListenerHolder, takeListener, Reconciler };
-}
-
 export async function loadWhole(fault?: Fault): Promise<WholeCode> {
   const load = loaderWith(fault);
   const { startAgent } = await load<typeof agent>('src/nmi/agent.ts');
   const { startRedirectDaemon } = await load<typeof daemon>('src/nmi/redirect-daemon.ts');
+  const { openKernel } = await load<typeof kernel>('src/nmi/kernel/kernel.ts');
+  const { listenInTurn } = await load<typeof server>('src/nmi/server/server.ts');
   const { startConditions } = await load<typeof conditions>('src/nmi/conditions-process.ts');
   const { parseConfig } = await load<typeof config>('src/nmi/config/config.ts');
   const { openFakeKube } = await load<typeof kube>('lab/fakes/kube/fake-kube.ts');
@@ -134,6 +116,8 @@ export async function loadWhole(fault?: Fault): Promise<WholeCode> {
   return {
     startAgent,
     startRedirectDaemon,
+    openKernel,
+    listenInTurn,
     startConditions,
     parseConfig,
     openFakeKube,

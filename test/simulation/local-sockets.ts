@@ -1,15 +1,9 @@
-/** Unix sockets of a simulated machine, and the notes that are sent over them. */
+/** Unix sockets of a simulated machine. */
 import { failure, OpenFile } from './open-file.ts';
-
-interface SentNote {
-  readonly note: number;
-  readonly file: OpenFile | undefined;
-}
 
 /** One end of a connection. */
 export class LocalEnd extends OpenFile {
   #peer: LocalEnd | undefined;
-  readonly #inbox: SentNote[] = [];
   readonly #bytes: Buffer[] = [];
   #isReset = false;
   /** Something has arrived, or the other end has closed. */
@@ -22,13 +16,6 @@ export class LocalEnd extends OpenFile {
     return pair;
   }
 
-  send(note: number, file: OpenFile | undefined): void {
-    if (this.#peer === undefined) throw failure('EPIPE', 'send descriptor');
-    this.#peer.#inbox.push({ note, file: file?.refer() });
-    this.#peer.onChange?.();
-  }
-
-  /** Of a stream without notes. */
   write(bytes: Buffer): void {
     if (this.#peer === undefined) return;
     this.#peer.#bytes.push(bytes);
@@ -37,21 +24,8 @@ export class LocalEnd extends OpenFile {
 
   /** What `write` has sent; the state when there is nothing more. */
   read(): Buffer | 'open' | 'ended' | 'reset' {
-    return this.#bytes.shift() ?? this.discard();
-  }
-
-  /** The receiver has one reference to the file from now on. */
-  receive(): SentNote | undefined {
-    const sent = this.#inbox.shift();
-    if (sent === undefined && this.#peer === undefined) {
-      throw failure('ECONNRESET', 'receive descriptor');
-    }
-    return sent;
-  }
-
-  /** Reads as Node does, which closes descriptors. @returns whether and how the other end has closed. */
-  discard(): 'open' | 'ended' | 'reset' {
-    for (const { file } of this.#inbox.splice(0)) file?.unrefer();
+    const bytes = this.#bytes.shift();
+    if (bytes !== undefined) return bytes;
     if (this.#peer !== undefined) return 'open';
     return this.#isReset ? 'reset' : 'ended';
   }
@@ -63,8 +37,7 @@ export class LocalEnd extends OpenFile {
 
   protected closed(resets = false): void {
     const peer = this.#peer;
-    const hasUnread = this.#inbox.length > 0;
-    this.discard();
+    const hasUnread = this.#bytes.splice(0).length > 0;
     this.#peer = undefined;
     this.onChange = undefined;
     if (peer === undefined) return;

@@ -3,10 +3,9 @@ import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { FileTree } from './file-tree.ts';
 import { failure, OpenFile } from './open-file.ts';
 import { Scheduler } from './scheduler.ts';
+import { SharedFiles } from './shared-files.ts';
 
 export class TcpListener extends OpenFile {
-  /** Otherwise it is bound, and refuses connections. */
-  isListening = true;
   /** Connections that no process has accepted yet. */
   readonly waiting: { readonly close: (resets: boolean) => void }[] = [];
   /** Of processes that accept from it: called for each new connection. */
@@ -22,16 +21,22 @@ export class TcpListener extends OpenFile {
     this.#onClosed = onClosed;
   }
 
-  /** Resets what waits, as the kernel does when a listening socket is shut down. */
-  listen(listens: boolean): void {
-    this.isListening = listens;
-    if (listens) return;
+  protected closed(): void {
+    this.#onClosed();
     for (const end of this.waiting.splice(0)) end.close(true);
+  }
+}
+
+class Lock extends OpenFile {
+  readonly #onClosed: () => void;
+
+  constructor(onClosed: () => void) {
+    super();
+    this.#onClosed = onClosed;
   }
 
   protected closed(): void {
     this.#onClosed();
-    this.listen(false);
   }
 }
 
@@ -128,11 +133,6 @@ export class Process {
     file.unrefer();
   }
 
-  /** It has a TCP socket that listens. */
-  get listens(): boolean {
-    return this.#descriptors.some((file) => file instanceof TcpListener);
-  }
-
   get openDescriptors(): number {
     return this.#descriptors.filter((file) => file !== undefined).length;
   }
@@ -142,10 +142,12 @@ const firstDescriptor = 3;
 
 export class Machine {
   readonly scheduler: Scheduler;
-  readonly files: FileTree;
+  readonly files = new FileTree();
+  readonly shared = new SharedFiles();
   /** Addresses that are up. */
   readonly addresses = new Set<string>();
   readonly #listeners = new Map<string, TcpListener>();
+  readonly #locks = new Set<string>();
   /** Longest usual delay of an event. */
   readonly #paceMs: number;
   #processes = 0;
@@ -153,7 +155,6 @@ export class Machine {
   /** @param time a seed, or the time of other machines too. */
   constructor(time: number | Scheduler, paceMs: number) {
     this.scheduler = typeof time === 'number' ? new Scheduler(time) : time;
-    this.files = new FileTree(() => this.scheduler.nowMs);
     this.#paceMs = paceMs;
   }
 
@@ -184,11 +185,22 @@ export class Machine {
     return listener;
   }
 
+  /** Undefined if another process has it. */
+  lock(path: string): OpenFile | undefined {
+    if (this.#locks.has(path)) return undefined;
+    this.#locks.add(path);
+    return new Lock(() => this.#locks.delete(path));
+  }
+
+  isLocked(path: string): boolean {
+    return this.#locks.has(path);
+  }
+
   listenerAt(ip: string, port: number): TcpListener | undefined {
     return this.#listeners.get(`${ip}:${port}`);
   }
 
   isListening(ip: string, port: number): boolean {
-    return this.listenerAt(ip, port)?.isListening === true;
+    return this.listenerAt(ip, port) !== undefined;
   }
 }

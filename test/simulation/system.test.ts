@@ -1,19 +1,23 @@
 import { closeSync, mkdtempSync, rmSync } from 'node:fs';
 import * as files from 'node:fs/promises';
-import { connect, createServer, Socket } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { before, describe } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freshNative } from '../../scripts/native.ts';
+import * as shared from '../../src/nmi/kernel/shared-file.ts';
 import { nativeModule } from '../../src/redirect/native/addon.ts';
 import { freePort } from '../../lab/fabric/free-ports.ts';
+import { Network, useNetwork } from './agent/network.ts';
 import { Machine } from './machine.ts';
-import { nativeModule as simulatedNativeModule } from './modules/addon.ts';
-import * as simulatedFs from './modules/fs.ts';
-import * as simulatedFiles from './modules/fs-promises.ts';
-import * as simulatedNet from './modules/net.ts';
+import { nativeModule as simulatedNativeModule } from './agent/modules/addon.ts';
+import * as simulatedFs from './agent/modules/fs.ts';
+import * as simulatedFiles from './agent/modules/fs-promises.ts';
+import * as simulatedNet from './agent/modules/net.ts';
+import * as simulatedShared from './agent/modules/shared-file.ts';
 import * as simulatedTimers from './agent/modules/timers-promises.ts';
+import { afterImmediates } from './scheduler.ts';
 import type { System } from './system-fixture.ts';
 import { itIsAsExpected } from './system-suite.ts';
 
@@ -25,9 +29,9 @@ describe('the real machine', () => {
     try {
       await work({
         native: nativeModule(),
-        createServer: (options) => createServer(options),
+        shared,
+        createServer: () => createServer(),
         connect: (options) => connect(options),
-        openSocket: (fd) => new Socket({ fd, readable: true }),
         closeSync,
         files,
         delay,
@@ -44,9 +48,9 @@ describe('the simulated machine', () => {
   const address = { ip: '169.254.25.79', port: 2579 };
   const system: System = {
     native: simulatedNativeModule(),
-    createServer: (options) => simulatedNet.createServer(options),
+    shared: simulatedShared,
+    createServer: () => simulatedNet.createServer(),
     connect: (options) => simulatedNet.connect(options),
-    openSocket: (fd) => new simulatedNet.Socket({ fd }),
     closeSync: simulatedFs.closeSync,
     files: simulatedFiles as unknown as System['files'],
     delay: simulatedTimers.setTimeout,
@@ -56,6 +60,7 @@ describe('the simulated machine', () => {
 
   itIsAsExpected(async (work) => {
     const machine = new Machine(1, 4);
+    useNetwork(new Network(machine.scheduler));
     machine.addresses.add(address.ip);
     machine.files.make('/test', { number: 0, name: 'root' }, 0o700);
     let problem: unknown;
@@ -66,7 +71,7 @@ describe('the simulated machine', () => {
     const ended = async (): Promise<void> => {
       await machine.start('test', run, (error) => (problem = error)).exited;
     };
-    await machine.scheduler.run(ended, () => undefined);
+    await machine.scheduler.run(ended, () => undefined, afterImmediates);
     if (problem !== undefined) throw problem as Error;
   });
 });

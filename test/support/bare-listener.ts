@@ -2,14 +2,17 @@
 import { systemClock } from '../../src/base/time/clock.ts';
 import { refuse } from '../../src/nmi/base/answers.ts';
 import { FairTurns } from '../../src/nmi/server/fair-turns.ts';
-import {
-  openListener,
-  type Listener,
-  type ListenerOptions,
-} from '../../src/nmi/server/listener.ts';
+import { Listener, type ListenerOptions } from '../../src/nmi/server/listener.ts';
 
-export function openBareListener(over: Partial<ListenerOptions> = {}): Promise<Listener> {
-  return openListener({
+export async function openBareListener(over: Partial<ListenerOptions> = {}): Promise<Listener> {
+  const listener = bareListener(over);
+  await listener.listen();
+  return listener;
+}
+
+/** Before it listens. */
+export function bareListener(over: Partial<ListenerOptions> = {}): Listener {
+  return new Listener({
     host: '127.0.0.1',
     port: 0,
     clock: systemClock,

@@ -36,7 +36,7 @@ a redirect has no right to open a node that had one before.
 {{- $values := include "nmi.values" . | fromYaml -}}
 {{- if include "nmi.isSplit" . -}}
 {{- $side := .Values.nmi.redirectSide -}}
-{{- $taken := list (include "nmi.probePort" .) (include "nmi.metricsPort" .) (include "nmi.given" .Values.nmi.port | default "2579") -}}
+{{- $taken := concat (list (include "nmi.probePort" .) (include "nmi.metricsPort" .)) (include "nmi.agentPorts" . | splitList " ") -}}
 {{- $probe := include "nmi.sidePort" (dict "given" $side.probePort "own" (include "nmi.probePort" .) "usual" 8085 "taken" $taken) -}}
 {{- $metrics := include "nmi.sidePort" (dict "given" $side.prometheusPort "own" (include "nmi.metricsPort" .) "usual" 9090 "taken" (append $taken $probe)) -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "probePort" $probe "prometheusPort" $metrics)) -}}
@@ -204,7 +204,7 @@ env:
     valueFrom:
       fieldRef:
         fieldPath: metadata.uid
-  - { name: NMI_HANDOVER_SOCKET, value: {{ include "nmi.handoverSocket" . }} }
+  - { name: NMI_SLOT_FOLDER, value: /run/nmi-agent }
   {{- include "nmi.places" . | trim | nindent 2 }}
 {{- if and (ne (include "nmi.metricsPort" .) "0") (not (include "nmi.maySurge" .)) }}
 ports:
@@ -220,8 +220,8 @@ securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
 volumeMounts:
   {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
-  - { name: callers, mountPath: /run/nmi }
-  - { name: handover, mountPath: /run/nmi-agent }
+  - { name: shared, mountPath: /run/nmi }
+  - { name: slots, mountPath: /run/nmi-agent }
 {{- end -}}
 
 {{- define "nmi.probes" -}}
@@ -251,7 +251,7 @@ exempt.
 - { name: bpf, mountPath: /host/bpf }
 - { name: cgroup, mountPath: /host/cgroup, readOnly: true }
 {{- else if include "nmi.isServingSide" . }}
-- { name: callers, mountPath: /run/nmi, readOnly: true }
+- { name: shared, mountPath: /run/nmi }
 - { name: cgroup, mountPath: /host/cgroup, readOnly: true }
 {{- else if eq (include "nmi.redirect" .) "none" }}
 # To tell of what an agent by eBPF left.
@@ -291,12 +291,12 @@ exempt.
 {{- end }}
 {{- if include "nmi.isSplit" . }}
 {{- if not $opens }}
-# The socket at which one container looks callers up for the other.
-- name: callers
-  emptyDir: {}
+# What both containers tell each other: the state of the redirect, and pods on the host network.
+- name: shared
+  emptyDir: { medium: Memory, sizeLimit: 1Mi }
 {{- end }}
-# Where the next pod of this node takes the listening socket over. Only root may write there.
-- name: handover
+# Where two agents of this node agree who has which port. Only root may write there.
+- name: slots
   hostPath: { path: /run/nmi-agent, type: DirectoryOrCreate }
 {{- end }}
 {{- if not $opens }}
@@ -335,7 +335,7 @@ args:
 env:
   {{- include "nmi.places" . | trim | nindent 2 }}
   {{- if include "nmi.isSplit" . }}
-  - { name: NMI_HANDOVER_SOCKET, value: {{ include "nmi.handoverSocket" . }} }
+  - { name: NMI_SLOT_FOLDER, value: /run/nmi-agent }
   {{- end }}
 securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
@@ -343,7 +343,7 @@ volumeMounts:
   {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
   - { name: boot-guard, mountPath: /host/systemd }
   {{- if include "nmi.isSplit" . }}
-  - { name: handover, mountPath: /run/nmi-agent }
+  - { name: slots, mountPath: /run/nmi-agent }
   {{- end }}
 {{- end -}}
 

@@ -6,7 +6,7 @@
 {{- include "nmi.flag" (dict "flag" "--address-staleness-limit" "value" .Values.nmi.addressStalenessLimit "name" "nmi.addressStalenessLimit" "kind" "duration" "min" 10000 "max" 86400000 "allowed" "a duration from 10s to 24h, or 0") }}
 {{- include "nmi.flag" (dict "flag" "--rights-staleness-limit" "value" .Values.nmi.rightsStalenessLimit "name" "nmi.rightsStalenessLimit" "kind" "duration" "min" 10000 "max" 604800000 "allowed" "a duration from 10s to 168h, or 0") }}
 {{- include "nmi.flag" (dict "flag" "--nmi-listen-address" "value" .Values.nmi.listenAddress) }}
-{{- include "nmi.flag" (dict "flag" "--nmi-port" "value" .Values.nmi.port "name" "nmi.port" "kind" "integer" "min" 1 "max" 65535 "allowed" "a whole number from 1 to 65535") }}
+{{- include "nmi.flag" (dict "flag" "--nmi-port" "value" .Values.nmi.port "name" "nmi.port" "kind" "integer" "min" 1 "max" 65534 "allowed" "a whole number from 1 to 65534") }}
 {{- include "nmi.flag" (dict "flag" "--enable-host-token" "value" .Values.nmi.enableHostToken) }}
 {{- include "nmi.flag" (dict "flag" "--redirect" "value" .Values.nmi.redirect) }}
 {{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds "name" "nmi.ipTableUpdateTimeIntervalInSeconds" "kind" "integer" "min" 1 "max" 3600 "allowed" "a whole number from 1 to 3600") }}

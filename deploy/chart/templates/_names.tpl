@@ -156,17 +156,15 @@ app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | quote }}
 app.kubernetes.io/component: conditions
 {{- end -}}
 
-{{/*
-Where the next agent of a node takes the listening socket over. Only agents with the same name here are started side by
-side: it has the version of the protocol between them and of the records of callers in the kernel.
-*/}}
-{{- define "nmi.handoverSocket" -}}
-/run/nmi-agent/handover-1-records-6.sock
+{{/* Of both agents that a node has during an update, with a blank between. */}}
+{{- define "nmi.agentPorts" -}}
+{{- $port := include "nmi.given" .Values.nmi.port | default "2579" | int -}}
+{{ $port }} {{ add $port 1 }}
 {{- end -}}
 
 {{/*
-Whether the options let two agents run on one node during an update: "true" or nothing. One container has to pass the
-listening socket on, the host token's port on 127.0.0.1 is one, and the startup probe asks at the explain socket.
+Whether the options let two agents run on one node during an update: "true" or nothing. The host token's port on
+127.0.0.1 is one, the startup probe asks at the explain socket, and one container has no folder for slots.
 */}}
 {{- define "nmi.maySurge" -}}
 {{- $strategy := .Values.nmi.updateStrategy | default dict -}}
@@ -177,12 +175,12 @@ listening socket on, the host token's port on 127.0.0.1 is one, and the startup 
 {{- end -}}
 
 {{/*
-Whether the agents that run would pass their socket on to these: "true" or nothing, and nothing where no cluster can be
-asked. An agent of another redirect refuses callers beside these, and one that has not been updated itself is not known.
+Whether the agents that run have the same redirect: "true" or nothing, and nothing where no cluster can be asked. Two
+redirects cannot be on one node, and the one of an agent that has not been updated itself is not known.
 Where none is installed there is nobody to be refused: restarts, and a rollback to this installation, then refuse no
 request either. A namespace that can be asked has the account "default".
 */}}
-{{- define "nmi.takesOver" -}}
+{{- define "nmi.hasSameRedirect" -}}
 {{- $installed := lookup "apps/v1" "DaemonSet" .Release.Namespace (include "nmi.name" .) -}}
 {{- if and (not $installed) (lookup "v1" "ServiceAccount" .Release.Namespace "default") }}true{{ end -}}
 {{- with $installed -}}
@@ -191,8 +189,7 @@ request either. A namespace that can be asked has the account "default".
 {{- if and $isRolledOut (eq .name "redirect") -}}
 {{- $env := dict -}}
 {{- range .env }}{{ $_ := set $env .name (.value | default "") }}{{ end -}}
-{{- $isSameRedirect := eq (get $env "NMI_REDIRECT" | default "auto") (include "nmi.redirect" $) -}}
-{{- if and $isSameRedirect (eq (get $env "NMI_HANDOVER_SOCKET") (include "nmi.handoverSocket" $)) }}true{{ end -}}
+{{- if eq (get $env "NMI_REDIRECT" | default "auto") (include "nmi.redirect" $) }}true{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -203,7 +200,7 @@ request either. A namespace that can be asked has the account "default".
 {{- $given := (.Values.nmi.updateStrategy | default dict).rollingUpdate | default dict -}}
 {{- $nodes := get $given "maxUnavailable" | default 1 -}}
 {{- $surge := get $given "maxSurge" -}}
-{{- if and (include "nmi.maySurge" .) (or $surge (include "nmi.takesOver" .)) -}}
+{{- if and (include "nmi.maySurge" .) (or $surge (include "nmi.hasSameRedirect" .)) -}}
 { maxUnavailable: 0, maxSurge: {{ $surge | default $nodes }} }
 {{- else -}}
 { maxUnavailable: {{ $nodes }}, maxSurge: 0 }
@@ -290,8 +287,8 @@ default from 1.36; the server then holds each agent to its node. Without a clust
 {{- if eq (include "nmi.redirect" .) "address" }}
 {{- fail "nmi.redirect=address is no mode any more: set auto, ebpf or iptables, which serve a node without a metadata service too; nothing else has to change" }}
 {{- end }}
-{{- if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.port | default "2579") }}
-{{- fail "nmi.probePort must differ from nmi.port, which every pod can reach" }}
+{{- if has (include "nmi.probePort" .) (include "nmi.agentPorts" . | splitList " ") }}
+{{- fail "nmi.probePort must differ from nmi.port and the next one, which every pod can reach" }}
 {{- end }}
 {{- if eq (include "nmi.redirect" .) "pinned" }}
 {{- fail "nmi.redirect=pinned is what nmi.privilegeSplit sets: another container has to keep it" }}
@@ -299,7 +296,7 @@ default from 1.36; the server then holds each agent to its node. Without a clust
 {{- if include "nmi.isSplit" . }}
 {{- $kernel := dict "Values" (include "nmi.kernelValues" . | fromYaml) }}
 {{- range $port := list (include "nmi.probePort" $kernel) (include "nmi.metricsPort" $kernel) }}
-{{- if and (ne $port "0") (has $port (list (include "nmi.probePort" $) (include "nmi.metricsPort" $) (include "nmi.given" $.Values.nmi.port | default "2579"))) }}
+{{- if and (ne $port "0") (has $port (concat (list (include "nmi.probePort" $) (include "nmi.metricsPort" $)) (include "nmi.agentPorts" $ | splitList " "))) }}
 {{- fail (printf "port %s is given to both containers of nmi.privilegeSplit" $port) }}
 {{- end }}
 {{- end }}

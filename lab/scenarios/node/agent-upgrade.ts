@@ -81,7 +81,7 @@ function installOtherPrograms(testBed: TestBed): void {
     cgroup: { path, id },
     agent: { path, id },
     exempt: [],
-    settings: settingsOf(object, defaultTarget).fill(0, 56),
+    settings: settingsOf(object, defaultTarget, defaultTarget.listenPort).fill(0, 56, 92),
   });
   assert.equal(changed.filter((change) => change.endsWith(' replaced')).length, 5, String(changed));
 }

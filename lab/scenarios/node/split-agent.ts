@@ -3,6 +3,7 @@
  * unprivileged user on a read-only root.
  */
 import { randomBytes } from 'node:crypto';
+import { dirname } from 'node:path';
 import { inCgroup } from '../../fabric/cgroups.ts';
 import { withoutBpf } from '../../fabric/without-bpf.ts';
 import type { AgentProcess } from '../../test-bed/agent-process.ts';
@@ -40,6 +41,8 @@ export async function openServingSide(
   uid: string,
   variables: readonly string[] = [],
 ): Promise<AgentProcess> {
+  const given = variables.find((each) => each.startsWith('NMI_CALLER_SOCKET='))?.split('=')[1];
+  const shared = dirname(given ?? variableOf(testBed, 'NMI_CALLER_SOCKET'));
   return testBed.environment.openAgent(
     servingPort,
     await inContainer(testBed, uid, [
@@ -50,8 +53,9 @@ export async function openServingSide(
         '--',
         'sh',
         '-c',
-        'mount -o remount,bind,ro / && exec "$@"',
-        'sh',
+        'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@"',
+        // The folder that both containers share.
+        shared,
       ],
       ...['setpriv', '--pdeathsig', 'KILL', `--reuid=${nobody}`, `--regid=${nobody}`],
       ...['--clear-groups', '--bounding-set=-all', '--inh-caps=-all', '--no-new-privs', '--'],

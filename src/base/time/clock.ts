@@ -23,3 +23,10 @@ export const systemClock: Clock = {
     return () => clearTimeout(timer);
   },
 };
+
+/** Like the clock's timers, it does not keep the process alive. */
+export function sleep(clock: Pick<Clock, 'schedule'>, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.schedule(ms, resolve);
+  });
+}

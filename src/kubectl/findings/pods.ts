@@ -5,6 +5,7 @@ import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import type { IdentityView, PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { Config } from '../../nmi/config/config.ts';
+import { portsOf } from '../../redirect/target.ts';
 import {
   annotationsOf,
   labelsOf,
@@ -149,18 +150,22 @@ export function policiesOf(
 ): readonly string[] {
   // Policies do not apply to the network of the node.
   if (explanation.pod.hostNetwork || !isServed(explanation)) return [];
-  const target = { ip: config.listenIp, port: config.listenPort };
-  return policiesAgainst(pod, snapshot.policies, target, isInDoubt);
+  const { policies } = snapshot;
+  const against = portsOf(config).flatMap((port) =>
+    policiesAgainst(pod, policies, { ip: config.listenIp, port }, isInDoubt),
+  );
+  return [...new Set(against)];
 }
 
 const ofNetworkPolicies: Check = (pod, explanation, context) => {
   const against = policiesOf(pod, explanation, context, true);
   if (against.length === 0) return [];
-  const { listenIp, listenPort } = context.config;
+  const { listenIp } = context.config;
+  const ports = portsOf(context.config).join(' and ');
   return oneFinding('network_policy', {
     object: objectOf(pod),
-    text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${listenIp}:${listenPort}, where the agent answers: requests time out.`,
-    fix: `Allow egress to ipBlock ${listenIp}/32, TCP port ${listenPort}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
+    text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${listenIp}, ports ${ports}, where the agents answer: requests time out.`,
+    fix: `Allow egress to ipBlock ${listenIp}/32, TCP ports ${ports}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
   });
 };
 

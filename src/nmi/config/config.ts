@@ -124,8 +124,9 @@ function addressCollisions(config: Config, given: GivenTexts): readonly string[]
 function portCollisions(config: Config, given: GivenTexts): readonly string[] {
   return (['http-probe-port', 'prometheus-port'] as const).flatMap((name) => {
     const port = name === 'http-probe-port' ? config.probePort : config.metricsPort;
-    if (port !== config.listenPort) return [];
-    return [wrongValue(shownOf(name, String(port), given), 'another port than --nmi-port')];
+    if (port !== config.listenPort && port !== config.listenPort + 1) return [];
+    const allowed = 'another port than --nmi-port and the next one';
+    return [wrongValue(shownOf(name, String(port), given), allowed)];
   });
 }
 

@@ -122,9 +122,9 @@ const table = {
     'nmi-port': {
       key: 'listenPort',
       isOfRedirect: true,
-      type: port,
+      type: integer(1, 65_534),
       default: '2579',
-      help: 'Port of the listen address.',
+      help: 'Port of the listen address. The next port is for a second agent, during an update.',
     },
     'enable-host-token': {
       key: 'hostToken',
@@ -388,15 +388,11 @@ const table = {
       default: '/run/nmi/callers.sock',
       help: 'Unix socket at which `nmi redirect run` looks up callers for an agent with `--redirect=pinned`. Its folder must be shared by these two containers only.',
     },
-    'handover-socket': {
+    'slot-folder': {
       isOfRedirect: true,
-      // The path that is bound beside it is five characters longer.
-      type: pathOrOff(
-        /^(?:off|\/[\x21-\x7e]{1,101})$/,
-        'an absolute path of at most 102 characters, or off',
-      ),
+      type: pathOrOff(/^(?:off|\/[^\0]+)$/, 'an absolute path, or off'),
       default: 'off',
-      help: 'Unix socket at which `nmi redirect run` takes the listening socket over from the pod before it, and passes it on to the next one. Its folder is on the host, and only root may write there. `off` for none.',
+      help: 'Folder on the host in which two agents of a node agree who has which port, so that an update refuses no connection. Only root may write there. `off`: the only agent of the node.',
     },
     'explain-socket': {
       // Longer ones have no room in the address of a socket.

@@ -30,7 +30,7 @@ export const objectCodes = {
   network_policy: {
     severity: 'error',
     means: 'Network policies keep the pod from the agent.',
-    fix: 'Allow egress to 169.254.25.79/32, TCP port 2579.',
+    fix: 'Allow egress to 169.254.25.79/32, TCP ports 2579 and 2580.',
   },
   workload_identity_too: {
     severity: 'warning',

@@ -2,7 +2,13 @@
  * Chooses the redirect for a configuration, and logs the reason. `auto` is eBPF if the node supports it,
  * else iptables; the reason names the missing part.
  */
-import { findCgroupRoot, findPodsRoot } from '../../redirect/cgroup/cgroup-tree.ts';
+import {
+  cgroupIdOf,
+  findCgroupRoot,
+  findPodsRoot,
+  ownCgroupPath,
+  podCgroupId,
+} from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
 import { findRefusal } from '../../redirect/ebpf/programs.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
@@ -12,13 +18,16 @@ import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
 import { systemClock, type Clock } from '../../base/time/clock.ts';
 import type { Config } from '../config/config.ts';
-import { openExternalRedirect } from './external-redirect.ts';
+import { openExternalRedirect, type ExternalRedirect } from './external-redirect.ts';
+import { agentCgroups } from './slots.ts';
 
 /** Counters of the programs and the fallback. */
 export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countFallbackConnections'>;
 
 export interface RedirectChoice {
   readonly redirect: Redirect;
+  /** The same, if another process maintains it. */
+  readonly external?: ExternalRedirect;
   /** Undefined for modes that have no programs in the kernel. */
   readonly counts: KernelCounts | undefined;
   /** Reason of the choice, for the log. */
@@ -33,11 +42,11 @@ const plain = {
   counts: undefined,
 } as const;
 
-/** @param hasPredecessor another agent of this node still runs. */
+/** @param onReport another process that maintains the redirect has reported its state. */
 export function chooseRedirect(
   config: Config,
   clock: Clock = systemClock,
-  hasPredecessor: () => boolean = () => false,
+  onReport?: () => void,
 ): RedirectChoice {
   switch (config.redirect) {
     case 'none':
@@ -49,33 +58,49 @@ export function chooseRedirect(
         path: config.callerSocket,
         target: targetOf(config),
         clock,
+        ...(onReport && { onReport }),
       });
-      return { redirect, ...plain, podsRoot: podsRootOf(config) };
+      return { redirect, external: redirect, ...plain, podsRoot: podsRootOf(config) };
     }
     case 'ebpf':
-      return ebpf(config, 'chosen by --redirect', hasPredecessor);
+      return ebpf(config, 'chosen by --redirect');
     case 'auto': {
       const missing = missingForEbpf(config);
       if (missing !== undefined) {
         return { redirect: iptablesAlone(config), ...plain, why: `no eBPF: ${missing}` };
       }
       const why = 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree';
-      return ebpf(config, why, hasPredecessor);
+      return ebpf(config, why);
     }
   }
 }
 
-function ebpf(config: Config, why: string, hasPredecessor: () => boolean): RedirectChoice {
+function ebpf(config: Config, why: string): RedirectChoice {
   const { podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
     fallback: iptables(config, true),
-    hasPredecessor,
+    otherAgents: () => agentCgroups(config.slotFolder, config.listenPort),
     pinFolder: config.bpfPinFolder,
     cgroupRoot: config.cgroupRoot,
     ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
   return { redirect, why, podsRoot: podsRootOf(config), counts: redirect };
+}
+
+/** The cgroup that programs have to let through for this agent; undefined if it has none in the tree. */
+export function agentCgroup(config: Config): bigint | undefined {
+  const root = podsRootOf(config)();
+  try {
+    if (config.podUid !== '') {
+      return root === undefined ? undefined : podCgroupId(root, config.podUid);
+    }
+    const path = ownCgroupPath();
+    return path === undefined ? undefined : cgroupIdOf(path);
+  } catch (error) {
+    if (error instanceof RedirectError) return undefined;
+    throw error;
+  }
 }
 
 /** Also called during requests, so it never throws: without a tree it returns undefined. */

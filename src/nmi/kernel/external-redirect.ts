@@ -1,13 +1,12 @@
 /**
  * The redirect of an agent without privileges: `nmi redirect run` in another container of the pod
- * maintains the redirect, reports its state and looks callers up.
+ * maintains the redirect, and reports its state in a file.
  *
  * The agent uses the first reported mode. Identification by address and by record differ in other parts
  * of the agent too, so a change of the mode needs a restart of the pod.
  */
 import { createServer } from 'node:net';
-import { setTimeout as delay } from 'node:timers/promises';
-import type { Clock } from '../../base/time/clock.ts';
+import { sleep, type Clock } from '../../base/time/clock.ts';
 import { recordedIp } from '../../redirect/ebpf/callers.ts';
 import { mapLayout } from '../../redirect/ebpf/settings.ts';
 import {
@@ -19,87 +18,82 @@ import {
 } from '../../redirect/redirect.ts';
 import { describeTarget, reachableTarget } from '../../redirect/target.ts';
 import { CallerClient, noAnswer } from './caller-client.ts';
-import type { KeptMode, RedirectReport } from './caller-frames.ts';
+import {
+  readState,
+  statePath,
+  writeNodePods,
+  type MaintainedMode,
+  type RedirectState,
+} from './redirect-state.ts';
+import { watchShared } from './shared-file.ts';
 
 export interface ExternalRedirectOptions {
-  /** Path of the socket of `nmi redirect run`. */
+  /** Path of the socket of `nmi redirect run`; the files are beside it. */
   readonly path: string;
   /** The expected target of the redirect. */
   readonly target: RedirectTarget;
   readonly clock: Clock;
+  readonly onReport?: () => void;
+}
+
+/** A redirect that another process maintains. */
+export interface ExternalRedirect extends Redirect {
+  /** The port to listen on; known after `prepare`. 0: others have both. */
+  port(): number;
+  isAlone(): boolean;
+  /** Waits until the other process has given new connections to another agent, if there is one that takes them. */
+  leave(): Promise<boolean>;
 }
 
 /** The two containers start at the same time. */
 const patienceMs = 30_000;
 const pollMs = 200;
+/** Its file is written at each check of the redirect, at least. */
+const silenceMs = 30_000;
+/** An installation that has begun may take seconds, and its end be followed by another one. */
+const leaveMs = 10_000;
+const leavePollMs = 20;
 
 const byAddress: Attestation = { kind: 'by-address' };
 const unattested: Attestation = { kind: 'unattested' };
 
-export function openExternalRedirect(options: ExternalRedirectOptions): Redirect {
+export function openExternalRedirect(options: ExternalRedirectOptions): ExternalRedirect {
   const { path, clock } = options;
   const target = reachableTarget(options.target);
-  let mode: KeptMode | undefined;
-  /** While it is defined, no caller is attested, in any mode. */
-  let mismatch: Extract<Attestation, { kind: 'unavailable' }> | undefined;
-  // No mutation: without an answer there is no mode either.
-  let isAnswered = false;
-  let nodePods: readonly bigint[] | undefined;
-  const client = new CallerClient({ path, clock, onReport });
-
-  function onReport(report: RedirectReport | undefined): void {
-    isAnswered = report !== undefined;
-    if (report === undefined) return;
-    // Each time, since it may be a new process.
-    if (nodePods !== undefined) client.letThrough(nodePods);
-    const why = findMismatch(report, target, mode);
-    mismatch = why === undefined ? undefined : { kind: 'unavailable', why };
-    if (why === undefined && report.isActive) mode ??= report.mode;
-  }
-
-  function describe(report: RedirectReport | undefined): RedirectStatus {
-    const detail = `kept by nmi redirect run; ${describeTarget(target)}`;
-    if (report === undefined) {
-      const problems = [`nmi redirect run does not answer at ${path}`];
-      return { state: 'absent', detail, problems };
-    }
-    const wrong = findMismatch(report, target, mode);
-    if (wrong !== undefined) return { state: 'broken', detail, problems: [wrong] };
-    if (report.isActive) return { state: 'active', detail, problems: [] };
-    const problems = ['nmi redirect run has not brought the redirect up; see its log'];
-    // The mode is known once it was active.
-    return { state: mode === undefined ? 'absent' : 'broken', detail, problems };
-  }
-
-  function findObstacle(): Extract<Attestation, { kind: 'unavailable' }> | undefined {
-    if (mismatch !== undefined || mode === 'iptables') return mismatch;
-    return mode === undefined || !isAnswered ? noAnswer : undefined;
-  }
-
-  const verify = async (): Promise<RedirectStatus> => describe(await client.report());
+  const reports = new Reports(path, target, clock);
+  const client = new CallerClient({ path, clock, onReport: () => undefined });
+  const verify = async (): Promise<RedirectStatus> => {
+    await client.report();
+    return reports.status();
+  };
 
   /** The part that is still missing, or undefined. */
   async function findMissing(): Promise<string | undefined> {
-    const { problems } = await verify();
-    const [problem] = problems;
+    const [problem] = reports.status().problems;
     if (problem !== undefined) return problem;
+    // Connects, so that the first caller is looked up: the agent listens before its first check.
+    await client.report();
     const { listenIp } = options.target;
     return (await isHeld(listenIp)) ? undefined : `${listenIp} is on no link`;
   }
 
+  const watching = watchShared(statePath(path), () => {
+    reports.read();
+    options.onReport?.();
+  });
   return {
     get mode() {
-      return mode ?? 'pinned';
+      return reports.mode ?? 'pinned';
     },
     prepare: async (signal) => {
-      const deadlineMs = performance.now() + patienceMs;
+      const deadlineMs = clock.monotonicMs() + patienceMs;
       for (;;) {
         const missing = await findMissing();
         if (missing === undefined || signal?.aborted === true) return;
-        if (performance.now() > deadlineMs) {
+        if (clock.monotonicMs() > deadlineMs) {
           throw new RedirectError('TIMEOUT', 'wait for nmi redirect run', missing);
         }
-        await delay(pollMs);
+        await sleep(clock, pollMs);
       }
     },
     install: verify,
@@ -109,35 +103,107 @@ export function openExternalRedirect(options: ExternalRedirectOptions): Redirect
       Promise.reject(
         new RedirectError('NOT_PERMITTED', 'remove redirect', 'nmi redirect run maintains it'),
       ),
-    letThrough: (cgroupIds) => {
-      nodePods = cgroupIds;
-      client.letThrough(cgroupIds);
-      return Promise.resolve();
-    },
+    letThrough: async (cgroupIds) => writeNodePods(path, cgroupIds),
     attest: (peer) => {
-      const obstacle = findObstacle();
+      const obstacle = reports.obstacle();
       if (obstacle !== undefined) return obstacle;
-      if (mode === 'iptables') return byAddress;
+      if (reports.mode === 'iptables') return byAddress;
       const ip = recordedIp(peer, target);
       return ip === undefined ? unattested : client.lookUp(ip, peer.remotePort);
     },
-    whyUnavailable: () => findObstacle()?.why,
-    close: () => client.close(),
+    whyUnavailable: () => reports.obstacle()?.why,
+    close: () => {
+      watching[Symbol.dispose]();
+      client.close();
+    },
+    port: () => reports.port,
+    isAlone: () => reports.read()?.isAlone ?? false,
+    leave: async () => {
+      const endMs = clock.monotonicMs() + leaveMs;
+      for (;;) {
+        const state = reports.read();
+        if (state === undefined) return false;
+        // Before that, an installation may be under way that moves it here.
+        if (state.isLeaving || clock.monotonicMs() > endMs) {
+          return state.redirectedTo !== null && state.redirectedTo !== state.port;
+        }
+        await sleep(clock, leavePollMs);
+      }
+    },
   };
+}
+
+type Unavailable = Extract<Attestation, { kind: 'unavailable' }>;
+
+/** What the other process has reported. */
+class Reports {
+  readonly #path: string;
+  readonly #target: RedirectTarget;
+  readonly #clock: Clock;
+  /** While it is defined, no caller is attested, in any mode. */
+  #mismatch: Unavailable | undefined;
+  #last: RedirectState | undefined;
+  #lastChangeMs: number;
+  mode: MaintainedMode | undefined;
+  /** 0: others have both. */
+  port: number;
+
+  constructor(path: string, target: RedirectTarget, clock: Clock) {
+    this.#path = path;
+    this.#target = target;
+    this.#clock = clock;
+    this.#lastChangeMs = clock.monotonicMs();
+    this.port = target.listenPort;
+  }
+
+  read(): RedirectState | undefined {
+    const state = readState(this.#path);
+    this.port = state?.port ?? 0;
+    if (state === undefined) return undefined;
+    if (state.at !== this.#last?.at) this.#lastChangeMs = this.#clock.monotonicMs();
+    this.#last = state;
+    const why = findMismatch(state, this.#target, this.mode);
+    this.#mismatch = why === undefined ? undefined : { kind: 'unavailable', why };
+    if (why === undefined && state.problems.length === 0) this.mode ??= state.mode;
+    return state;
+  }
+
+  /** Why no caller can be known. */
+  obstacle(): Unavailable | undefined {
+    return this.#mismatch ?? (this.mode === undefined ? noAnswer : undefined);
+  }
+
+  status(): RedirectStatus {
+    const state = this.read();
+    const problems =
+      state === undefined ? ['nmi redirect run has reported nothing yet'] : this.#problems(state);
+    const detail = `kept by nmi redirect run; ${describeTarget(this.#target, this.port)}`;
+    if (problems.length === 0) return { state: 'active', detail, problems };
+    // The mode is known once it was active.
+    return { state: this.mode === undefined ? 'absent' : 'broken', detail, problems };
+  }
+
+  #problems(state: RedirectState): readonly string[] {
+    const silentMs = this.#clock.monotonicMs() - this.#lastChangeMs;
+    return [
+      ...(this.#mismatch === undefined ? state.problems : [this.#mismatch.why]),
+      ...(silentMs < silenceMs
+        ? []
+        : [`nmi redirect run has reported nothing for ${Math.round(silentMs / 1_000)} s`]),
+    ];
+  }
 }
 
 /** A difference between the report and this agent's expectation. Callers are then not attested. */
 function findMismatch(
-  report: RedirectReport,
+  state: RedirectState,
   target: RedirectTarget,
-  mode: KeptMode | undefined,
+  mode: MaintainedMode | undefined,
 ): string | undefined {
-  if (report.layout !== mapLayout) return 'nmi redirect run is of another version';
-  if (describeTarget(report.target) !== describeTarget(target)) {
-    return `nmi redirect run redirects ${describeTarget(report.target)}`;
-  }
-  if (mode !== undefined && report.mode !== mode) {
-    return `the redirect is by ${report.mode} now and was by ${mode}: restart this pod`;
+  if (state.layout !== mapLayout) return 'nmi redirect run is of another version';
+  if (state.target !== describeTarget(target)) return `nmi redirect run redirects ${state.target}`;
+  if (mode !== undefined && state.mode !== mode) {
+    return `the redirect is by ${state.mode} now and was by ${mode}: restart this pod`;
   }
   return undefined;
 }

@@ -20,7 +20,7 @@ export class LastCheck {
   async read(redirect: Pick<Redirect, 'isFrontWhole' | 'verify'>): Promise<RedirectStatus> {
     const last = this.#left-- > 0 ? this.#last : undefined;
     this.#last = undefined;
-    if (last !== undefined && (await redirect.isFrontWhole())) return (this.#last = last);
+    if (last !== undefined && (await redirect.isFrontWhole(last.port))) return (this.#last = last);
     const status = await redirect.verify();
     this.#left = this.#fronts;
     if (status.problems.length === 0) this.#last = status;

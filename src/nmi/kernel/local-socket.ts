@@ -1,9 +1,8 @@
 /** Listens on a Unix socket. Its file may be left over from a killed process. */
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { lstat, mkdir, readdir, unlink } from 'node:fs/promises';
+import { lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { networkCode } from '../../base/network-code.ts';
 import { StartError } from '../../base/start-error.ts';
 
@@ -40,15 +39,6 @@ export async function listenForAgent(server: Server, path: string, what: string)
     `cannot listen on the socket for ${what} at ${path}: ${problem}`,
     'check the volume that both containers mount at the folder of that path',
   );
-}
-
-/** Removes the socket files of processes that have ended. */
-export async function removeDeadSockets(folder: string): Promise<void> {
-  if (!existsSync(folder)) return;
-  for (const entry of await readdir(folder, { withFileTypes: true })) {
-    const path = join(folder, entry.name);
-    if (entry.isSocket() && !(await isAnswered(path))) await unlink(path);
-  }
 }
 
 /** The code of a failed system call, or a reason in words; undefined when the work succeeded. */

@@ -9,17 +9,22 @@ import { RedirectError, type Redirect, type RedirectStatus } from '../../redirec
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { LastCheck } from './last-check.ts';
+import { portToMaintain, type Neighbor, type Side, type Slot } from './slots.ts';
 
 export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
 export interface ReconcilerOptions {
   readonly redirect: Redirect;
+  /** Undefined for a redirect that points at no port. */
+  readonly slot?: () => Pick<Slot, 'port' | 'own' | 'other' | 'turn'> | undefined;
   readonly intervalMs: number;
   /** Longest wait after a failure; default: the interval. */
   readonly longestRetryMs?: number | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly onCheck: (outcome: CheckOutcome) => void;
+  /** Called after each check and each look at the other agent. */
+  readonly onStatus?: () => void;
 }
 
 /**
@@ -34,8 +39,9 @@ export const settlingMs = {
 } as const;
 
 const firstRetryMs = 250;
-/** While another process that maintains the redirect has not installed it. */
-const absentRetryMs = 1_000;
+/** Interval of looks at the other agent of an update. */
+const lookMs = 250;
+const slowRepairMs = 1_000;
 /** Installations within one check before it counts as failed. */
 const maxInstalls = 3;
 
@@ -48,10 +54,13 @@ export class Reconciler implements AsyncDisposable {
   #failures = 0;
   #running: Promise<void> | undefined;
   #job: Disposable | undefined;
+  #disarmLook: (() => void) | undefined;
   #isDisposed = false;
-  #isPaused = false;
-  /** The pause is over, and what the other process left is not repaired yet. */
-  #isReturned = false;
+  #isLeaving = false;
+  /** At the last check, another agent maintained the redirect. */
+  #isOthers = false;
+  /** What the last look found of the other agent. */
+  #neighbor = '';
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -68,6 +77,11 @@ export class Reconciler implements AsyncDisposable {
     return this.#settledAtMs;
   }
 
+  /** The last check found that this process maintains the redirect. */
+  get isOwner(): boolean {
+    return this.#settledAtMs !== undefined && !this.#isOthers;
+  }
+
   /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
   problem(): string | undefined {
     if (this.#status.state === 'active' || this.#status.state === 'off') return undefined;
@@ -80,88 +94,114 @@ export class Reconciler implements AsyncDisposable {
     if (!this.#isDisposed) this.#schedule(firstMs);
   }
 
-  #schedule(firstMs: number): void {
-    this.#job?.[Symbol.dispose]();
-    this.#job = startPeriodicJob(this.#options.clock, firstMs, () => this.#checkNow());
-  }
-
   /**
-   * Until `resume`, the redirect is only read, since another process maintains it: the only problem is then that
-   * there is none. Programs, settings and exempt cgroups of another version or pod were drift, so an agent
-   * beside a new one that did not get ready was not ready itself, and Kubernetes deleted it.
-   * Resolves when no check is running.
+   * Gives the redirect to the other agent if that one takes connections. These are the last checks.
+   * @returns whether the other one has it.
    */
-  async pause(): Promise<void> {
-    this.#isPaused = true;
-    await this.#running;
-  }
-
-  /** Checks at once. What the other process left was in order until now, so it is no problem while its repair runs. */
-  resume(): void {
-    this.#isPaused = false;
-    this.#isReturned = true;
-    // A first check that still runs is followed by another one at once.
-    if (this.#job !== undefined && !this.#isDisposed) this.#schedule(0);
+  async leave(): Promise<boolean> {
+    const slot = this.#options.slot?.();
+    this.#isLeaving = true;
+    this.#job?.[Symbol.dispose]();
+    this.#disarmLook?.();
+    if (slot === undefined) return false;
+    for (let tries = 0; tries < maxInstalls; tries++) {
+      await this.#checkNow();
+      if (this.#failures === 0) break;
+    }
+    const { port } = this.#status;
+    return port !== undefined && port !== slot.port;
   }
 
   /** Stops the checks. The redirect stays: without an agent the node must be closed. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
     this.#job?.[Symbol.dispose]();
+    this.#disarmLook?.();
     await this.#running;
+  }
+
+  #schedule(firstMs: number): void {
+    this.#job?.[Symbol.dispose]();
+    this.#job = startPeriodicJob(this.#options.clock, firstMs, () => this.#checkNow());
   }
 
   /** Milliseconds until the next check. */
   async #checkNow(): Promise<number> {
-    const run = (): Promise<void> => (this.#isPaused ? this.#read() : this.#check());
-    const running = this.#running?.then(run) ?? run();
+    const running = this.#running?.then(() => this.#check()) ?? this.#check();
     this.#running = running;
     await running;
+    this.#scheduleLook();
+    this.#options.onStatus?.();
     const { intervalMs, longestRetryMs = intervalMs } = this.#options;
-    if (this.#isReturned && !this.#isPaused) return 0;
-    if (this.#isPaused) {
-      return this.problem() === undefined ? intervalMs : Math.min(absentRetryMs, intervalMs);
-    }
     if (this.#failures === 0) return intervalMs;
     return Math.min(longestRetryMs, firstRetryMs * 2 ** (this.#failures - 1));
   }
 
-  /** A pause may begin before the first success, and the agent of this pod waits for one. */
-  async #read(): Promise<void> {
-    const { redirect, clock } = this.#options;
+  /** As long as there is another agent: it begins to take connections, or ends, between two checks. */
+  #scheduleLook(): void {
+    this.#disarmLook?.();
+    if (this.#isDisposed || this.#isLeaving || this.#neighbor === '') return;
+    this.#disarmLook = this.#options.clock.schedule(lookMs, () => {
+      if (this.#hasChanged() && this.#job !== undefined) this.#schedule(0);
+      this.#options.onStatus?.();
+      this.#scheduleLook();
+    });
+  }
+
+  /** Whether a check has something to do, as far as the ports show. */
+  #hasChanged(): boolean {
+    const { port } = this.#status;
+    const before = this.#neighbor;
     try {
-      const { state, detail, problems } = await this.#lastCheck.read(redirect);
-      this.#status =
-        state === 'broken'
-          ? { state: 'active', detail: `maintained by another agent; ${detail}`, problems: [] }
-          : { state, detail, problems };
-      if (this.problem() !== undefined) return;
-      this.#settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
-      this.#failures = 0;
+      const wanted = this.#portToMaintain(port);
+      if (this.#neighbor !== before) return true;
+      return this.#failures === 0 && wanted !== undefined && wanted !== port;
     } catch {
-      // The process that maintains the redirect reports this.
+      // The next check meets the same error, and reports it.
+      return false;
     }
   }
 
+  /** Undefined if another agent maintains the redirect, and without slots. */
+  #portToMaintain(target: number | undefined): number | undefined {
+    const slot = this.#options.slot?.();
+    if (slot === undefined) return undefined;
+    const other = slot.other();
+    const own = slot.own();
+    this.#neighbor = describeNeighbor(own, other);
+    return portToMaintain(target, { ...own, listens: own.listens && !this.#isLeaving }, other);
+  }
+
   async #check(): Promise<void> {
-    const { redirect, log, onCheck } = this.#options;
-    const isReturned = this.#isReturned;
-    this.#isReturned = false;
+    const { redirect, log, clock, onCheck } = this.#options;
+    const slot = this.#options.slot?.();
+    let disarm = (): void => undefined;
     try {
+      using _ = await slot?.turn();
       const before = await this.#lastCheck.read(redirect);
-      // Until it is repaired: that takes seconds where tools wait for a lock.
-      if (!isReturned || before.state === 'absent') this.#status = before;
+      const port = this.#portToMaintain(before.port);
+      if (slot !== undefined && port === undefined) {
+        this.#observe(before);
+        return;
+      }
+      const wasOthers = this.#isOthers;
+      this.#isOthers = false;
+      // A repair takes milliseconds. It takes seconds where tools wait for a lock, and then it is a problem.
+      if (this.#settledAtMs === undefined || before.state === 'absent') this.#status = before;
+      else disarm = clock.schedule(slowRepairMs, () => (this.#status = before));
       let status = before;
+      const isDone = (): boolean =>
+        !isWanting(status) && (port === undefined || status.port === port);
       // Another process may break the redirect again during the repair; retry immediately.
-      for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {
-        status = await redirect.install();
+      for (let tries = 0; tries < maxInstalls && !isDone(); tries++) {
+        status = await redirect.install(port);
       }
       this.#status = status;
-      if (isWanting(status)) {
+      if (!isDone()) {
         this.#fail(problemOf(status));
         return;
       }
-      this.#succeed(before, status);
+      this.#succeed(before, status, wasOthers);
       onCheck(this.#outcome(before));
     } catch (error) {
       this.#status = { state: 'broken', detail: 'the check failed', problems: [messageOf(error)] };
@@ -171,7 +211,28 @@ export class Reconciler implements AsyncDisposable {
         { err: messageOf(error), ...(kernelLog === undefined ? {} : { kernelLog }) },
         'redirect check failed',
       );
+    } finally {
+      disarm();
     }
+  }
+
+  /**
+   * Another agent maintains the redirect: the only problem is then that there is none. Programs and settings of
+   * another version were drift, so an agent beside a new one that did not get ready was not ready itself, and
+   * Kubernetes deleted it.
+   */
+  #observe(found: RedirectStatus): void {
+    const { clock, log } = this.#options;
+    if (!this.#isOthers) log.info({ detail: found.detail }, 'another agent maintains the redirect');
+    this.#isOthers = true;
+    this.#status =
+      found.state === 'broken'
+        ? { ...found, state: 'active', detail: `of another agent; ${found.detail}`, problems: [] }
+        : found;
+    if (this.problem() !== undefined) return;
+    this.#settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
+    this.#failures = 0;
+    this.#lastProblem = '';
   }
 
   #outcome(before: RedirectStatus): CheckOutcome {
@@ -179,11 +240,13 @@ export class Reconciler implements AsyncDisposable {
     return before.state === 'absent' ? 'installed' : 'repaired';
   }
 
-  #succeed(before: RedirectStatus, status: RedirectStatus): void {
+  #succeed(before: RedirectStatus, status: RedirectStatus, wasOthers: boolean): void {
     const { redirect, log, clock } = this.#options;
     const { mode } = redirect;
     if (status.state === 'off') {
       if (this.#failures > 0) log.info({ mode }, 'no redirect is left behind');
+    } else if (wasOthers || (before.port !== undefined && before.port !== status.port)) {
+      log.info({ mode, detail: status.detail }, 'redirect points at another agent now');
     } else if (this.#settledAtMs === undefined || this.#failures > 0) {
       log.info({ mode, detail: status.detail }, 'redirect installed');
     } else if (before.problems.length > 0) {
@@ -209,6 +272,12 @@ export class Reconciler implements AsyncDisposable {
       'redirect not in place, retrying',
     );
   }
+}
+
+/** Empty if there is none. */
+function describeNeighbor(own: Side, other: Neighbor | undefined): string {
+  if (other === undefined || !(other.isHeld || other.listens)) return '';
+  return [own.listens, other.isHeld, other.listens].join();
 }
 
 function isWanting(status: RedirectStatus): boolean {

@@ -5,7 +5,6 @@
  */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIPv4, Server as NetServer, type Socket } from 'node:net';
 import type { Clock } from '../../base/time/clock.ts';
@@ -42,10 +41,6 @@ export interface ListenerOptions {
   readonly host: string;
   /** 0 lets the kernel choose. */
   readonly port: number;
-  /** A socket that listens there already. The listener closes it. */
-  readonly descriptor?: number | undefined;
-  /** Until this resolves, the other processes with this socket accept its connections. */
-  readonly mayAccept?: Promise<unknown> | undefined;
   readonly clock: Clock;
   /** A connection is not read before its attestation is complete. */
   readonly attest: (peer: Peer) => Attestation | Promise<Attestation>;
@@ -94,14 +89,6 @@ const drainTickMs = 100;
  */
 const idleGraceMs = 500;
 
-export async function openListener(options: ListenerOptions): Promise<Listener> {
-  const listener = new Listener(options);
-  const { mayAccept } = options;
-  if (mayAccept === undefined) await listener.listen();
-  else void mayAccept.then(() => listener.listen());
-  return listener;
-}
-
 export class Listener implements AsyncDisposable {
   readonly #options: ListenerOptions;
   readonly #connections: Connections;
@@ -109,13 +96,10 @@ export class Listener implements AsyncDisposable {
   /** Node's own handler of a connection, which takes over when the fast path has ended. */
   readonly #parseHttp: (socket: Socket) => void;
   #bound: Bound | undefined;
-  /** A socket from outside that the server does not use yet. */
-  #descriptor: number | undefined;
   #isDraining = false;
 
   constructor(options: ListenerOptions) {
     this.#options = options;
-    this.#descriptor = options.descriptor;
     this.#connections = new Connections(options.limits);
     const server: Server & { httpAllowHalfOpen?: boolean } = createServer({
       headersTimeout: headersTimeoutMs,
@@ -143,6 +127,10 @@ export class Listener implements AsyncDisposable {
     this.#refuseUnserved();
   }
 
+  get host(): string {
+    return this.#options.host;
+  }
+
   get port(): number {
     const address = this.#server.address();
     return typeof address === 'object' && address !== null ? address.port : this.#options.port;
@@ -152,12 +140,16 @@ export class Listener implements AsyncDisposable {
     return this.#connections.size;
   }
 
-  async listen(): Promise<void> {
+  /** Until it listens again, connections are refused. Those that are open stay open. */
+  unlisten(): void {
+    if (this.#server.listening) NetServer.prototype.close.call(this.#server);
+  }
+
+  /** @throws errors of listen(2). */
+  async listen(port = this.#options.port): Promise<void> {
     if (this.#isDraining) return;
-    const { host, port } = this.#options;
-    const fd = this.#descriptor;
-    this.#descriptor = undefined;
-    this.#server.listen({ backlog: 1024, ...(fd === undefined ? { host, port } : { fd }) });
+    const { host } = this.#options;
+    this.#server.listen({ backlog: 1024, host, port });
     await once(this.#server, 'listening');
     // A socket that listens on one address accepts nothing on another.
     if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { localIp: host, localPort: this.port };
@@ -326,8 +318,6 @@ export class Listener implements AsyncDisposable {
   async drain(maxMs: number): Promise<void> {
     this.#isDraining = true;
     const server = this.#server;
-    if (this.#descriptor !== undefined) closeSync(this.#descriptor);
-    this.#descriptor = undefined;
     if (!server.listening) return;
     // Not the `close` of `node:http`, which closes idle connections at once.
     const closed = new Promise<void>((resolve) => {

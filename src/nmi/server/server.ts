@@ -2,6 +2,7 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Logger } from '../../base/logger.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { samplesBy, type Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';
@@ -9,7 +10,6 @@ import type { Tuning } from '../config/tuning.ts';
 import { podOfLimitKey } from '../callers/caller.ts';
 import type { GrantPolicy } from '../grants/choose-identity.ts';
 import { connectRate } from '../../redirect/redirect.ts';
-import type { HeldListener } from '../kernel/held-listener.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
@@ -20,7 +20,7 @@ import { connectionLimits } from './connection-limits.ts';
 import { FairTurns } from './fair-turns.ts';
 import { TokenFastPath } from './fast-path/fast-path.ts';
 import { HostTokenEndpoint } from './host-token.ts';
-import { openListener, type Listener, type ListenerOptions } from './listener.ts';
+import { Listener, type ListenerOptions } from './listener.ts';
 import type { Observer } from './request-record.ts';
 import { openPassthrough, type Passthrough } from './passthrough.ts';
 import { createRouter } from './router.ts';
@@ -51,24 +51,26 @@ const limitNames = {
   resources: 'resources',
 } as const;
 
-export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
+export interface Server extends Required<Part>, AsyncDisposable {
   /** Of the first listener. */
   readonly port: number;
   readonly policy: GrantPolicy;
   readonly throttled: Pick<ThrottledPods, 'of'>;
+  /** Listens elsewhere if the agent has another port than before. */
+  followPort(): void;
   /** Stops accepting, lets requests under way finish for at most `maxMs`, then cuts the rest. */
   drain(maxMs: number): Promise<void>;
 }
 
 export interface ServerOptions {
-  /** The listening socket of the first listener, if another process holds it. */
-  readonly held?: Pick<HeldListener, 'descriptor' | 'isShared' | 'untilAlone'> | undefined;
   readonly config: Config;
   readonly tuning: Tuning;
-  readonly kernel: Pick<Kernel, 'attest' | 'findCgroupUid'>;
+  readonly kernel: Pick<Kernel, 'attest' | 'findCgroupUid' | 'port' | 'isAlone' | 'hasSlots'>;
   readonly state: ClusterState;
   readonly broker: TokenBroker;
   readonly uses: ResourceUses;
+  /** Whether all but the server is ready. */
+  readonly isReady: () => boolean;
   readonly observer: Observer;
   readonly loopDetection: LoopDetection;
   readonly clock: Clock;
@@ -118,9 +120,9 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   const hosts = listenHosts(config);
   const limits = connectionLimits(hosts.length);
   for (const host of hosts) {
-    const listener = await listenAt(host, {
+    const listener = new Listener({
       ...shared,
-      ...(host === config.listenIp ? givenSocket(options) : {}),
+      host,
       port: config.listenPort,
       limits,
       onConnection: (caller) => {
@@ -136,8 +138,10 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     });
     opening.use(listener);
     listeners.push(listener);
-    log.info({ host, port: listener.port }, 'listening');
   }
+  const [first, ...others] = listeners;
+  for (const listener of others) await listen(listener, config.listenPort, log);
+  const turn = first === undefined ? undefined : opening.use(await listenInTurn(first, options));
   opening.use(
     resetGonePods({ pods: state.pods, listeners, clock, log: log.child({ component: 'pods' }) }),
   );
@@ -146,6 +150,8 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     port: listeners[0]?.port ?? 0,
     policy,
     throttled,
+    followPort: () => turn?.followPort(),
+    conditions: [{ name: 'listener', problem: () => turn?.problem() }],
     samples: () => [
       {
         metric: 'nmi_connections',
@@ -154,25 +160,80 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       ...samplesBy('nmi_connections_refused_total', 'limit', refused),
     ],
     drain: async (maxMs) => {
+      turn?.[Symbol.dispose]();
       await Promise.all(listeners.map((listener) => listener.drain(maxMs)));
     },
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
 }
 
+interface Turn extends Disposable {
+  /** Why it does not listen yet. */
+  problem(): string | undefined;
+  /** Listens elsewhere, or nowhere, if the agent has another port than before or none. */
+  followPort(): void;
+}
+
+const turnPollMs = 50;
+
 /**
- * While another agent accepts from the same socket, this one waits until its watches have synced, or the other
- * one has ended: with an API server that did not answer, half of the connections were refused here.
+ * Listens at once if no other agent of this node takes connections, else when this one is ready: the redirect moves to
+ * the younger one as soon as it listens. With an API server that did not answer, connections would be refused here.
  */
-function givenSocket({ held, state }: ServerOptions) {
-  if (held?.isShared !== true) return { descriptor: held?.descriptor };
-  const { promise, resolve } = Promise.withResolvers<undefined>();
-  void held.untilAlone.then(() => resolve(undefined));
-  void state.watches.whenSynced().then(
-    () => resolve(undefined),
-    () => undefined,
-  );
-  return { descriptor: held.descriptor, mayAccept: promise };
+export async function listenInTurn(
+  listener: Pick<Listener, 'host' | 'port' | 'listen' | 'unlisten'>,
+  {
+    kernel,
+    clock,
+    log,
+    isReady,
+  }: Pick<ServerOptions, 'clock' | 'log' | 'isReady'> & {
+    readonly kernel: Pick<Kernel, 'port' | 'isAlone' | 'hasSlots'>;
+  },
+): Promise<Turn> {
+  let problem: string | undefined = 'another agent takes connections until this one is ready';
+  let port: number | undefined;
+  let job: Disposable | undefined;
+  const begin = async (): Promise<void> => {
+    const wanted = kernel.port;
+    if (wanted === 0) throw new Error('this agent has no port: two others have both');
+    await listen(listener, wanted, log);
+    port = wanted;
+    problem = undefined;
+  };
+  const beginLater = (): void => {
+    job?.[Symbol.dispose]();
+    job = startPeriodicJob(clock, turnPollMs, async () => {
+      if (!isReady() && !kernel.isAlone()) return turnPollMs;
+      try {
+        await begin();
+        return undefined;
+      } catch (error) {
+        problem = error instanceof Error ? error.message : 'unknown error';
+        return turnPollMs;
+      }
+    });
+  };
+  if (kernel.isAlone()) {
+    await begin().catch((error: unknown) => {
+      // An agent that had this port may be about to take its own.
+      if (!kernel.hasSlots) throw error;
+      problem = error instanceof Error ? error.message : 'unknown error';
+    });
+  } else {
+    log.info({}, 'another agent takes connections, this one will once it is ready');
+  }
+  if (port === undefined) beginLater();
+  return {
+    problem: () => problem,
+    followPort: () => {
+      if (port === undefined || port === kernel.port) return;
+      port = undefined;
+      listener.unlisten();
+      beginLater();
+    },
+    [Symbol.dispose]: () => job?.[Symbol.dispose](),
+  };
 }
 
 type Handlers = Omit<ListenerOptions, 'host' | 'port' | 'limits' | 'onTooMany'>;
@@ -240,10 +301,17 @@ function listenHosts({ listenIp, hostToken }: Config): readonly string[] {
   return hostToken && !hasLoopback ? [listenIp, '127.0.0.1'] : [listenIp];
 }
 
-async function listenAt(host: string, options: Omit<ListenerOptions, 'host'>): Promise<Listener> {
+/** @throws StartError */
+async function listen(
+  listener: Pick<Listener, 'host' | 'port' | 'listen'>,
+  port: number,
+  log: Logger,
+): Promise<void> {
   try {
-    return await openListener({ ...options, host });
+    await listener.listen(port);
+    log.info({ host: listener.host, port: listener.port }, 'listening');
   } catch (error) {
-    throw portError(error, `${host}:${options.port}`, '--nmi-port or --nmi-listen-address');
+    const where = `${listener.host}:${port}`;
+    throw portError(error, where, '--nmi-port or --nmi-listen-address');
   }
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { nativeModule, type BpfMap, type CallerRecord } from '../native/addon.ts';
 import { readCounters } from './programs.ts';
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
+import { portsOf } from '../target.ts';
 
 const unattested: Attestation = { kind: 'unattested' };
 const unavailable = { kind: 'unavailable', why: 'the map of callers cannot be read' } as const;
@@ -21,7 +22,7 @@ const sharedAddress = {
 const recentNs = 10_000_000_000n;
 const mappedPrefix = '::ffff:';
 
-/** Address and port at which redirected connections arrive. */
+/** Address and first port at which redirected connections arrive. */
 export type Listen = Pick<RedirectTarget, 'listenIp' | 'listenPort'>;
 
 export class Callers {
@@ -36,7 +37,7 @@ export class Callers {
   #knowsNode = false;
 
   /**
-   * @param listen address and port at which redirected connections arrive.
+   * @param listen address and first port at which redirected connections arrive.
    * @param nowNs CLOCK_MONOTONIC, which the programs use too.
    */
   constructor(pinFolder: string, listen: Listen, nowNs = () => process.hrtime.bigint()) {
@@ -78,7 +79,7 @@ export class Callers {
         port === undefined || this.#map === undefined
           ? undefined
           : nativeModule().lookupCaller(this.#map, ip, port, isWithinNode);
-      const caller = at(peer.remotePort) ?? at(this.#originalPort(ip, peer.remotePort));
+      const caller = at(peer.remotePort) ?? at(this.#originalPort(ip, peer));
       if (caller?.cgroupId === 0n) return sharedAddress;
       if (caller !== undefined) return { kind: 'attested', ...caller };
       return this.#wasRoomShort() ? noRoom : unattested;
@@ -91,10 +92,9 @@ export class Callers {
    * The port that the connection has in its record, if netfilter gave it another one because a connection that
    * netfilter redirected has its address and port. Raw packets can make such connections for any address.
    */
-  #originalPort(ip: string, port: number): number | undefined {
-    const { listenIp, listenPort } = this.#listen;
+  #originalPort(ip: string, { remotePort: port, localPort }: Peer): number | undefined {
     try {
-      const server = { ip: listenIp, port: listenPort };
+      const server = { ip: this.#listen.listenIp, port: localPort };
       const original = nativeModule().originalPort({ ip, port }, server);
       return original === port ? undefined : original;
     } catch {
@@ -120,8 +120,10 @@ export class Callers {
  * The address of this connection's record, if there can be one. A record contains the client's address
  * and port but no destination: a connection to another destination than `listen` may use the same port.
  */
-export function recordedIp(peer: Peer, { listenIp, listenPort }: Listen): string | undefined {
-  if (plainIp(peer.localIp) !== listenIp || peer.localPort !== listenPort) return undefined;
+export function recordedIp(peer: Peer, listen: Listen): string | undefined {
+  const isOurs =
+    plainIp(peer.localIp) === listen.listenIp && portsOf(listen).includes(peer.localPort);
+  if (!isOurs) return undefined;
   const ip = plainIp(peer.remoteIp);
   return isIPv4(ip) ? ip : undefined;
 }

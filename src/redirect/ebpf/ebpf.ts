@@ -32,6 +32,7 @@ import {
   joinPinned,
   installPrograms,
   readCounters,
+  readListenPort,
   removePrograms,
   type ProgramCounters,
   type WantedPrograms,
@@ -49,7 +50,7 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from '../redirect.ts';
-import { defaultTarget, describeTarget, reachableTarget } from '../target.ts';
+import { defaultTarget, describeTarget, portsOf, reachableTarget } from '../target.ts';
 
 export interface EbpfRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
@@ -66,8 +67,8 @@ export interface EbpfRedirectOptions {
   readonly ownCgroup?: string;
   /** Further cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
-  /** Whether an earlier process still runs; its exempt cgroups then stay exempt. */
-  readonly hasPredecessor?: () => boolean;
+  /** Cgroups of the node's other agents, which an update starts or ends: these are exempt, too. */
+  readonly otherAgents?: () => readonly bigint[];
   /** The redirect for connections that bypass the programs, for the same target. */
   readonly fallback: IptablesRedirect;
   /** Default: this process's own network namespace. */
@@ -125,9 +126,9 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         // If an earlier process left its programs, connections arrive as soon as the agent listens.
         refresh(callers);
       }),
-    install: () =>
+    install: (port) =>
       serialize(async () => {
-        const status = await install(settings, () => refresh(callers));
+        const status = await install(settings, port, () => refresh(callers));
         refresh(callers);
         return status;
       }),
@@ -136,9 +137,10 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         refresh(callers);
         return readBack(settings);
       }),
-    isFrontWhole: () =>
+    isFrontWhole: (port) =>
       serialize(async () => {
         refresh(callers);
+        if (port !== undefined && port !== installedPort(settings)) return false;
         const wanted = wantedPrograms(settings);
         const found = typeof wanted === 'string' ? [wanted] : diffPrograms(wanted);
         return found.length === 0 && settings.host.isLocal(settings.target.listenIp);
@@ -188,14 +190,18 @@ function refresh(callers: Callers): void {
 }
 
 /** @param onPrograms called when the programs are attached and callers can be looked up. */
-async function install(settings: Settings, onPrograms: () => void): Promise<RedirectStatus> {
+async function install(
+  settings: Settings,
+  port: number | undefined,
+  onPrograms: () => void,
+): Promise<RedirectStatus> {
   const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
   const errors = collectErrors();
   await errors.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   await errors.run(async () => {
-    const wanted = wantedPrograms(settings);
+    const wanted = wantedPrograms(settings, port);
     if (typeof wanted === 'string') return;
     await ensurePinFolder(settings.machine, settings.pinFolder);
     const problems = diffPrograms(wanted);
@@ -205,9 +211,10 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     if (typeof closed === 'string') notes.push(closed);
     else if (closed > 0) changed.push(`${closed} older sockets closed`);
   });
-  await errors.run(async () =>
-    changed.push(...((await settings.fallback.install()).changed ?? [])),
-  );
+  await errors.run(async () => {
+    const behind = await settings.fallback.install(port ?? installedPort(settings));
+    changed.push(...(behind.changed ?? []));
+  });
   errors.throwFirst();
   const status = await readBack(settings);
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
@@ -237,19 +244,33 @@ async function readBack(settings: Settings): Promise<RedirectStatus> {
   const found = typeof wanted === 'string' ? [wanted] : diffPrograms(wanted);
   const fallback = await settings.fallback.verify();
   const where = typeof wanted === 'string' ? 'no cgroup' : wanted.cgroup.path;
-  const detail = [`eBPF on ${where}`, describeTarget(target), `behind it ${fallback.detail}`].join(
-    '; ',
-  );
+  const port = installedPort(settings);
+  const detail = [
+    `eBPF on ${where}`,
+    describeTarget(target, port),
+    `behind it ${fallback.detail}`,
+  ].join('; ');
+  const isElsewhere = fallback.port !== undefined && port !== undefined && fallback.port !== port;
   const problems = [
     ...(found === 'absent' ? ['no programs installed'] : found),
     ...fallback.problems,
+    ...(isElsewhere ? [`iptables leads to port ${fallback.port}`] : []),
   ];
-  if (problems.length === 0) return { state: 'active', detail, problems };
-  return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
+  if (problems.length === 0) return { state: 'active', detail, problems, port };
+  return { state: found === 'absent' ? 'absent' : 'broken', detail, problems, port };
 }
 
-/** The wanted state, or why there can be none. */
-function wantedPrograms(settings: Settings): WantedPrograms | string {
+/** The port of an agent that the installed programs redirect to. */
+function installedPort({ pinFolder, target }: Settings): number | undefined {
+  const port = readListenPort(pinFolder);
+  return portsOf(target).find((each) => each === port);
+}
+
+/**
+ * The wanted state, or why there can be none.
+ * @param port of the agent that gets the connections; default: the one that gets them now, or the first.
+ */
+function wantedPrograms(settings: Settings, port?: number): WantedPrograms | string {
   const cgroupRoot = findCgroupRoot(settings.cgroupRoot);
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
   if (path === undefined) return `no cgroup of pods below ${cgroupRoot}`;
@@ -268,11 +289,15 @@ function wantedPrograms(settings: Settings): WantedPrograms | string {
   return {
     pinFolder: settings.pinFolder,
     object,
-    settings: settingsOf(object, settings.target, node),
+    settings: settingsOf(
+      object,
+      settings.target,
+      port ?? installedPort(settings) ?? settings.target.listenPort,
+      node,
+    ),
     cgroup: { path, id },
     agent,
     exempt: wantedExempt(settings, agent.id, [id, ...ancestorIds(path)]),
-    keepsExempt: settings.hasPredecessor?.() ?? false,
     nodePods: settings.nodePods,
   };
 }
@@ -299,9 +324,10 @@ function agentCgroup(
  * redirected cgroup or one above it: an agent there is not redirected, and exempting it would exempt every pod.
  */
 function wantedExempt(
-  { exemptCgroupIds = [] }: Settings,
+  { exemptCgroupIds = [], otherAgents }: Settings,
   agentId: bigint,
   above: readonly bigint[],
 ): readonly bigint[] {
-  return [...new Set([agentId, ...exemptCgroupIds])].filter((id) => !above.includes(id));
+  const ids = new Set([agentId, ...exemptCgroupIds, ...(otherAgents?.() ?? [])]);
+  return [...ids].filter((id) => !above.includes(id));
 }

@@ -11,7 +11,7 @@
  */
 import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
-import { diffSettings, isSameLayout, settingsOf } from './settings.ts';
+import { diffSettings, isSameLayout, listenPortOf, settingsOf } from './settings.ts';
 import { isBpffs, listPins, promotePin, removePinFolder, sharedMaps, unpin } from './pins.ts';
 import { diffCgroups, readCgroups, syncCgroups, type CgroupSet } from './cgroup-sets.ts';
 import { inKernel, isMissing, withMap, type NativeModule } from '../native/addon.ts';
@@ -31,8 +31,6 @@ export interface WantedPrograms {
   readonly exempt: readonly bigint[];
   /** Processes in this cgroup ask their sockets for callers, descendants included: that of the agent's pod. */
   readonly agent: { readonly path: string; readonly id: bigint };
-  /** Other cgroups that are already exempt stay exempt. */
-  readonly keepsExempt?: boolean;
   /** Cgroups of pods on the host network that are not redirected; undefined: not known yet. */
   readonly nodePods?: readonly bigint[] | undefined;
 }
@@ -76,7 +74,7 @@ const settingsMap = '.rodata.nmi';
  */
 export function installPrograms(wanted: WantedPrograms): readonly string[] {
   return inKernel((native) => {
-    const { pinFolder, agent, keepsExempt = false } = wanted;
+    const { pinFolder, agent, exempt } = wanted;
     for (const name of listPins(pinFolder)) {
       if (name.startsWith('next_')) unpin(pinFolder, name);
     }
@@ -96,9 +94,9 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
       promotePin(pinFolder, `program_${name}`);
     }
     promotePin(pinFolder, 'settings');
-    if (!keepsExempt) {
-      const others = listPins(pinFolder).filter((name) => agentLink.test(name));
-      for (const name of others) if (!name.endsWith(`_${agent.id}`)) unpin(pinFolder, name);
+    const kept = [agent.id, ...exempt].map((id) => `_${id}`);
+    for (const name of listPins(pinFolder).filter((each) => agentLink.test(each))) {
+      if (!kept.some((end) => name.endsWith(end))) unpin(pinFolder, name);
     }
     return changes;
   });
@@ -119,21 +117,21 @@ function syncSets(native: NativeModule, wanted: WantedPrograms): readonly string
   );
 }
 
-function wantedSets({ exempt, keepsExempt = false, nodePods }: WantedPrograms) {
+function wantedSets({ exempt, nodePods }: WantedPrograms) {
   return [
-    ['exempt', { ids: exempt, keepsOthers: keepsExempt }],
+    ['exempt', { ids: exempt, keepsOthers: false }],
     ['node_pods', { ids: nodePods ?? [], keepsOthers: nodePods === undefined }],
   ] as const;
 }
 
 /**
  * Redirects other pods on the host network than before, if there are programs, and cuts the connections of
- * those that are redirected from now on. The exempt cgroups may be those of the next agent by now.
+ * those that are redirected from now on.
  * @throws RedirectError
  */
 export function changeNodePods(wanted: WantedPrograms, target: RedirectTarget): void {
   if (!listPins(wanted.pinFolder).includes('node_pods')) return;
-  const changes = inKernel((native) => syncSets(native, { ...wanted, keepsExempt: true }));
+  const changes = inKernel((native) => syncSets(native, wanted));
   if (changes.length > 0) cutOlderSockets(wanted, target);
 }
 
@@ -182,7 +180,7 @@ export function findRefusal(pinFolder: string): RedirectError | undefined {
  * @throws RedirectError
  */
 export function tryPrograms(pinFolder: string, object: Uint8Array): void {
-  const settings = settingsOf(object, defaultTarget);
+  const settings = settingsOf(object, defaultTarget, defaultTarget.listenPort);
   inKernel((native) => {
     const present = readValue(native, pinFolder, 'settings');
     const isShared = present !== undefined && isSameLayout(present, settings);
@@ -295,6 +293,14 @@ export function cutOlderSockets(
     const others = sets.flatMap((set) => readCgroups(native, wanted.pinFolder, set));
     const redirected = listCgroupIds(wanted.cgroup.path, others);
     return native.cutSockets({ ip: metadataIp, port: metadataPort }, redirected);
+  });
+}
+
+/** The port that the installed programs, of any version, redirect to. @throws RedirectError */
+export function readListenPort(pinFolder: string): number | undefined {
+  return inKernel((native) => {
+    const present = readValue(native, pinFolder, 'settings');
+    return present === undefined ? undefined : listenPortOf(present);
   });
 }
 

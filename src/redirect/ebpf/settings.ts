@@ -2,12 +2,15 @@
  * The constants of the programs, set at loading, as the bytes of `struct nmi_settings` (native/nmi.h):
  *
  *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limits (4)
- *     32 pods root | 40 QoS classes (2) | 56 network namespace | 64 digest
+ *     32 pods root | 40 QoS classes (2) | 56 network namespace | 64 digest | 92 agents' ports (2)
+ *
+ * The first 16 bytes are the same in every version: who maintains the redirect is read from the port at 14.
  *
  * Addresses and ports are in network order, other numbers in host order, which is little endian on all
  * supported machines.
  */
 import { connectRate, type RedirectTarget } from '../redirect.ts';
+import { portsOf } from '../target.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
 export const mapLayout = 7;
@@ -16,7 +19,9 @@ const nodeAt = 32;
 const classesAt = 40;
 const netnsAt = 56;
 const digestAt = 64;
+const portsAt = 92;
 const settingsBytes = 96;
+const listenPortAt = 14;
 
 /**
  * Most records of one pod, and while the map is half full or more: then 256 pods cannot fill it. The programs
@@ -39,10 +44,15 @@ export interface NodeIds {
 /** For programs that are only loaded as a probe: each cgroup counts as a pod. */
 const noNode: NodeIds = { podsRoot: 0n, qosClasses: [], netnsCookie: 0n };
 
-/** The bytes of the settings. @param programs their object file. */
+/**
+ * The bytes of the settings.
+ * @param programs their object file.
+ * @param port of the agent that gets the connections.
+ */
 export function settingsOf(
   programs: Uint8Array,
   target: RedirectTarget,
+  port: number,
   node: NodeIds = noNode,
 ): Uint8Array {
   const bytes = new Uint8Array(settingsBytes);
@@ -51,7 +61,7 @@ export function settingsOf(
   bytes.set(ipBytes(target.metadataIp), 4);
   bytes.set(ipBytes(target.listenIp), 8);
   view.setUint16(12, target.metadataPort);
-  view.setUint16(14, target.listenPort);
+  view.setUint16(listenPortAt, port);
   const { burst, perSec } = connectRate;
   const limits = [maxCallersPerPod, maxCallersWhenShort, burst, 1e9 / perSec];
   for (const [at, limit] of limits.entries()) view.setUint32(limitsAt + 4 * at, limit, true);
@@ -62,7 +72,13 @@ export function settingsOf(
   view.setBigUint64(netnsAt, node.netnsCookie, true);
   view.setUint32(digestAt, versionOf(programs), true);
   view.setUint32(digestAt + 4, programs.length, true);
+  for (const [at, each] of portsOf(target).entries()) view.setUint16(portsAt + 2 * at, each);
   return bytes;
+}
+
+/** The port that programs of any version redirect to. */
+export function listenPortOf(settings: Uint8Array): number {
+  return new DataView(settings.buffer, settings.byteOffset).getUint16(listenPortAt);
 }
 
 const versions = new WeakMap<Uint8Array, number>();
@@ -89,7 +105,8 @@ export function isSameLayout(one: Uint8Array, other: Uint8Array): boolean {
 const parts = [
   [4, nodeAt, 'programs redirect other addresses'],
   [nodeAt, digestAt, "programs know other cgroups or another network namespace as the node's"],
-  [digestAt, settingsBytes, 'programs of another version'],
+  [digestAt, portsAt, 'programs of another version'],
+  [portsAt, settingsBytes, "programs reserve other ports than the agents'"],
 ] as const;
 
 /** Every difference as a short sentence. */

@@ -24,8 +24,8 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
       await releasePlace(pinFolder);
       await redirect.prepare(signal);
     },
-    install: async () => {
-      const status = await redirect.install();
+    install: async (port) => {
+      const status = await redirect.install(port);
       const found = findPinned(pinFolder);
       if (found === undefined || status.state !== 'active') return withProblem(status, found);
       try {
@@ -37,7 +37,8 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
       return { ...status, changed };
     },
     verify: async () => withProblem(await redirect.verify(), findPinned(pinFolder)),
-    isFrontWhole: async () => findPinned(pinFolder) === undefined && redirect.isFrontWhole(),
+    isFrontWhole: async (port) =>
+      findPinned(pinFolder) === undefined && redirect.isFrontWhole(port),
     remove: async () => {
       // Before the rest: as long as the programs are attached, their target must exist.
       if (findPinned(pinFolder) !== undefined) unpinPrograms(pinFolder);
@@ -52,7 +53,8 @@ export function reportPrograms(redirect: Redirect, pinFolder: string): Redirect 
     ...redirect,
     install: async () => withProblem(await redirect.install(), findRemovable(pinFolder)),
     verify: async () => withProblem(await redirect.verify(), findRemovable(pinFolder)),
-    isFrontWhole: async () => findPinned(pinFolder) === undefined && redirect.isFrontWhole(),
+    isFrontWhole: async (port) =>
+      findPinned(pinFolder) === undefined && redirect.isFrontWhole(port),
   };
 }
 

@@ -50,7 +50,7 @@ export interface Host {
 /** Selects connections to `dialled`, except those answered by `answeredBy` or from some sources. */
 export interface FlowCut {
   readonly dialled: FlowEnd;
-  readonly answeredBy: FlowEnd | undefined;
+  readonly answeredBy: string | undefined;
   readonly sparedSources: readonly string[];
 }
 

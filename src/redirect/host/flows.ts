@@ -26,7 +26,7 @@ export async function cutOlderFlows(
   try {
     return await host.cutFlows({
       dialled: { ip: target.metadataIp, port: target.metadataPort },
-      answeredBy: extent === 'all' ? undefined : { ip: target.listenIp, port: target.listenPort },
+      answeredBy: extent === 'all' ? undefined : target.listenIp,
       sparedSources: [...nodeIps],
     });
   } catch (error) {

@@ -41,6 +41,7 @@ import {
   diffNat,
   isAbsent,
   parseNat,
+  redirectedPort,
   renderInstall,
   renderRemove,
   unlimitedChain,
@@ -113,20 +114,21 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
       serialize(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
       }),
-    install: () =>
+    install: (port) =>
       serialize(async () => {
         refused = undefined;
-        const { rules, status } = await install(settings);
+        const { rules, status } = await install(settings, port);
         if (rules.backend === undefined) refused = rules;
         return status;
       }),
     // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
     // installed there before those in the old backend, which still work, are removed.
     verify: () => serialize(async () => readBack(settings, await read())),
-    isFrontWhole: () =>
+    isFrontWhole: (port) =>
       serialize(async () => {
         if (!(await settings.host.isLocal(settings.target.listenIp))) return false;
-        return (await read()).problems.length === 0;
+        const rules = await read();
+        return rules.problems.length === 0 && (port === undefined || rules.port === port);
       }),
     remove: () => serialize(() => remove(settings)),
     attest: () => ({ kind: 'by-address' }),
@@ -142,7 +144,7 @@ function detect({ host, backend }: Settings): Promise<Backend> {
   return detectBackend(host, backend);
 }
 
-async function install(settings: Settings) {
+async function install(settings: Settings, port: number | undefined) {
   const { host, target, isBehind } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
@@ -152,7 +154,7 @@ async function install(settings: Settings) {
   const written = await errors.run(() =>
     unlessUnavailable(settings, async () => {
       const chosen = await detect(settings);
-      changed.push(...(await installRules(settings, chosen)));
+      changed.push(...(await installRules(settings, chosen, port)));
       const other = otherBackend(chosen);
       const cleared = await clearBackend(settings, other);
       if (typeof cleared === 'string') notes.push(cleared);
@@ -182,14 +184,22 @@ async function install(settings: Settings) {
 }
 
 /** A node without hashlimit is closed all the same. */
-async function installRules(settings: Settings, backend: Backend): Promise<readonly string[]> {
+async function installRules(
+  settings: Settings,
+  backend: Backend,
+  port: number | undefined,
+): Promise<readonly string[]> {
   const { target, isBehind } = settings;
-  const wanted = wantedChain(target, isBehind);
+  const portIn = (nat: NatState): number | undefined => port ?? redirectedPort(nat, target);
   try {
-    return await converge(settings, backend, (nat) => renderInstall(nat, target, wanted));
+    return await converge(settings, backend, (nat) =>
+      renderInstall(nat, wantedChain(target, isBehind, portIn(nat))),
+    );
   } catch (error) {
     if (!(error instanceof RedirectError) || !isRefusal(error)) throw error;
-    return converge(settings, backend, (nat) => renderInstall(nat, target, unlimitedChain(target)));
+    return converge(settings, backend, (nat) =>
+      renderInstall(nat, unlimitedChain(target, portIn(nat))),
+    );
   }
 }
 
@@ -275,18 +285,21 @@ async function readBack(settings: Settings, rules: Rules): Promise<RedirectStatu
   const detail = [
     ...(backend === undefined ? [] : [`iptables ${backend}`]),
     describeLink(links, target.listenIp),
-    ...(backend === undefined ? [] : [`${chainName}: ${describeTarget(target)}`]),
+    ...(backend === undefined ? [] : [`${chainName}: ${describeTarget(target, rules.port)}`]),
     `guard ${settings.guard ? 'on' : 'off'}`,
     ...(note === undefined ? [] : [note]),
   ].join('; ');
-  if (problems.length === 0) return { state: 'active', detail, problems };
-  return { state: rules.isAbsent ? 'absent' : 'broken', detail, problems };
+  const { port } = rules;
+  if (problems.length === 0) return { state: 'active', detail, problems, port };
+  return { state: rules.isAbsent ? 'absent' : 'broken', detail, problems, port };
 }
 
 interface Rules {
   /** Undefined if this node has no working iptables. */
   readonly backend?: Backend;
   readonly note?: string;
+  /** Of the agent that the rules lead to. */
+  readonly port?: number | undefined;
   readonly problems: readonly string[];
   readonly isAbsent: boolean;
 }
@@ -294,11 +307,13 @@ interface Rules {
 async function readRules(settings: Settings, backend: Backend): Promise<Rules> {
   const { host, target, isBehind } = settings;
   const nat = parseNat(await saveNat(host, backend));
-  const isUnlimited = diffNat(nat, target, unlimitedChain(target)).length === 0;
+  const port = redirectedPort(nat, target);
+  const isUnlimited = diffNat(nat, unlimitedChain(target, port)).length === 0;
   return {
     backend,
+    port,
     ...(isUnlimited ? { note: 'connects are not limited: no hashlimit' } : {}),
-    problems: isUnlimited ? [] : diffNat(nat, target, wantedChain(target, isBehind)),
+    problems: isUnlimited ? [] : diffNat(nat, wantedChain(target, isBehind, port)),
     isAbsent: isAbsent(nat),
   };
 }

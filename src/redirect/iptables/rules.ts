@@ -6,6 +6,7 @@
  * others stay unchanged.
  */
 import { connectRate, type RedirectTarget } from '../redirect.ts';
+import { portsOf } from '../target.ts';
 
 /** Not that of aad-pod-identity: its agent deletes its chain when it ends, and may run beside this one. */
 export const chainName = 'nmi-metadata';
@@ -30,7 +31,11 @@ const jumpRule = `-j ${chainName}`;
  * @param isBehind programs limit each pod. Connects to the agent's own address are then not counted: who forges
  * the address of a pod would use up its rate.
  */
-export function wantedChain(target: RedirectTarget, isBehind = false): readonly string[] {
+export function wantedChain(
+  target: RedirectTarget,
+  isBehind = false,
+  port = target.listenPort,
+): readonly string[] {
   const { perSec, burst } = connectRate;
   const isTooFast =
     `-m hashlimit --hashlimit-above ${perSec}/sec --hashlimit-burst ${burst} ` +
@@ -38,7 +43,7 @@ export function wantedChain(target: RedirectTarget, isBehind = false): readonly 
   const matches = [matchConnect(target), ...(isBehind ? [] : [matchDirect(target)])];
   return [
     ...matches.map((match) => `${match} ${isTooFast} -j DNAT --to-destination 0.0.0.0`),
-    ...redirectRules(target),
+    ...redirectRules(target, port),
   ];
 }
 
@@ -46,25 +51,33 @@ export function wantedChain(target: RedirectTarget, isBehind = false): readonly 
  * The rules where the kernel or the tool has refused the limit. The repeated end distinguishes them from
  * rules that have lost it, which are repaired.
  */
-export function unlimitedChain(target: RedirectTarget): readonly string[] {
-  return [...redirectRules(target), '-j RETURN'];
+export function unlimitedChain(
+  target: RedirectTarget,
+  port = target.listenPort,
+): readonly string[] {
+  return [...redirectRules(target, port), '-j RETURN'];
 }
 
-function redirectRules(target: RedirectTarget): readonly string[] {
-  const { listenIp, listenPort } = target;
-  return [
-    `${matchConnect(target)} -j DNAT --to-destination ${listenIp}:${listenPort}`,
-    '-j RETURN',
-  ];
+function redirectRules(target: RedirectTarget, port: number): readonly string[] {
+  return [redirectRule(target, port), '-j RETURN'];
+}
+
+function redirectRule(target: RedirectTarget, port: number): string {
+  return `${matchConnect(target)} -j DNAT --to-destination ${target.listenIp}:${port}`;
+}
+
+/** The port of the agent that gets redirected connections. */
+export function redirectedPort({ chain }: NatState, target: RedirectTarget): number | undefined {
+  return portsOf(target).find((port) => chain.includes(redirectRule(target, port)));
 }
 
 function matchConnect({ metadataIp, metadataPort }: RedirectTarget): string {
   return `! -s 127.0.0.1/32 -d ${metadataIp}/32 -p tcp -m tcp --dport ${metadataPort}`;
 }
 
-/** A pod that connects to the agent's own address. The node's own connects pass no PREROUTING. */
-function matchDirect({ listenIp, listenPort }: RedirectTarget): string {
-  return `-d ${listenIp}/32 -p tcp -m tcp --dport ${listenPort}`;
+/** A pod that connects to an agent's own address. The node's own connects pass no PREROUTING. */
+function matchDirect(target: RedirectTarget): string {
+  return `-d ${target.listenIp}/32 -p tcp -m tcp --dport ${portsOf(target).join(':')}`;
 }
 
 /** Defaults of the table behind a limit, which some versions of the tool print. */
@@ -100,11 +113,7 @@ export function isAbsent(state: NatState): boolean {
 const maxSentences = 5;
 
 /** Differences from the wanted state, as short sentences; empty if there are none. */
-export function diffNat(
-  state: NatState,
-  target: RedirectTarget,
-  wanted = wantedChain(target),
-): readonly string[] {
+export function diffNat(state: NatState, wanted: readonly string[]): readonly string[] {
   return [...diffChain(state, wanted), ...diffJumps(state)];
 }
 
@@ -142,11 +151,7 @@ export interface Transaction {
  * Declaring the chain empties it, and the new rules take effect in the same commit: an existing chain is
  * replaced without a gap.
  */
-export function renderInstall(
-  state: NatState,
-  target: RedirectTarget,
-  wanted = wantedChain(target),
-): Transaction | undefined {
+export function renderInstall(state: NatState, wanted: readonly string[]): Transaction | undefined {
   const lines: string[] = [];
   const changes: string[] = [];
   if (diffChain(state, wanted).length > 0) {

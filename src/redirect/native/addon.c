@@ -188,7 +188,6 @@ static const struct kind {
 	['i'] = { "an IPv4 address", .read = read_ip },
 	['p'] = { "a port", .least = 1, .most = UINT16_MAX },
 	['d'] = { "a descriptor", .most = INT_MAX },
-	['y'] = { "a number of 0 to 255", .most = UINT8_MAX },
 	['u'] = { "an id", .read = read_id },
 	['e'] = { "an address and port", .read = read_end },
 	['m'] = { "an object of few pins", .read = read_pins },
@@ -514,7 +513,7 @@ static void forget_flows(struct call *call)
 {
 	struct flow_filter filter = {
 		.dialled = call->in[0].end,
-		.answered_by = call->in[1].end,
+		.answered_by = call->in[1].ip,
 		.spared = call->in[2].list.items,
 		.spared_count = call->in[2].list.count,
 	};
@@ -603,62 +602,33 @@ static void netns_cookie(struct call *call)
 	call->result = big(call, cookie);
 }
 
-static void open_listening(struct call *call)
+static void lock_file(struct call *call)
 {
-	put_descriptor(call, open_listener(call->in[0].ip, htons(call->in[1].number), &call->fault));
+	int descriptor;
+
+	if (!take_lock(call->in[0].text, &descriptor, &call->fault) && descriptor >= 0)
+		put_descriptor(call, descriptor);
 }
 
-static void read_listener(struct call *call)
+static void is_file_locked(struct call *call)
 {
-	struct flow_end end = {};
-	char ip[INET_ADDRSTRLEN] = "";
+	bool locked;
 
-	if (listener_address(call->in[0].number, &end, &call->fault))
-		return;
-	inet_ntop(AF_INET, &end.ip, ip, sizeof(ip));
-	put(call, "ip", text(call, ip));
-	put(call, "port", number(call, ntohs(end.port)));
+	if (!is_locked(call->in[0].text, &locked, &call->fault))
+		call->result = boolean(call, locked);
 }
 
-static void listen_or_refuse(struct call *call)
+static void is_port_listened_on(struct call *call)
 {
-	set_listening(call->in[0].number, call->in[1].flag, &call->fault);
+	bool listened;
+
+	if (!is_listened_on(call->in[0].ip, htons(call->in[1].number), &listened, &call->fault))
+		call->result = boolean(call, listened);
 }
 
 static void accept_in_thread(struct call *call)
 {
 	put_descriptor(call, accept_eagerly(call->in[0].number, call->in[1].number, &call->fault));
-}
-
-static void duplicate(struct call *call)
-{
-	put_descriptor(call, duplicate_descriptor(call->in[0].number, &call->fault));
-}
-
-static void connect_to(struct call *call)
-{
-	put_descriptor(call, connect_local(call->in[0].text, &call->fault));
-}
-
-/* An omitted descriptor is read as 0, which is never one of our sockets. */
-static void send_to(struct call *call)
-{
-	int descriptor = call->in[2].number;
-
-	send_note(call->in[0].number, call->in[1].number, descriptor > 0 ? descriptor : -1,
-		  &call->fault);
-}
-
-static void receive_from(struct call *call)
-{
-	int descriptor = -1;
-	__u8 note = 0;
-
-	if (receive_note(call->in[0].number, &note, &descriptor, &call->fault) != 1)
-		return;
-	put(call, "note", number(call, note));
-	if (descriptor >= 0)
-		put(call, "descriptor", number(call, descriptor));
 }
 
 /* A string of Latin-1 that is not copied: its bytes must stay as they are until the process ends. */
@@ -715,7 +685,7 @@ static const struct function functions[] = {
 	{ "mapKeys", "map:d", map_keys },
 	{ "lookupCaller", "map:d clientIp:i clientPort:p withinNode:f", lookup_caller },
 	{ "callerOf", "socket:d", caller_of },
-	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
+	{ "cutFlows", "dialled:e answeredBy:i? sparedSources:[i]", forget_flows },
 	{ "originalPort", "client:e server:e", find_original_port },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "ruleGeneration", "", find_rule_generation },
@@ -724,14 +694,10 @@ static const struct function functions[] = {
 	{ "isLocal", "ip:i", is_local_address },
 	{ "hasLink", "link:d", is_link },
 	{ "netnsCookie", "", netns_cookie },
-	{ "openListener", "ip:i port:p", open_listening },
-	{ "listenerAddress", "descriptor:d", read_listener },
-	{ "setListening", "descriptor:d listens:f", listen_or_refuse },
+	{ "lockFile", "path:s", lock_file },
+	{ "isLocked", "path:s", is_file_locked },
+	{ "isListening", "ip:i port:p", is_port_listened_on },
 	{ "acceptEagerly", "descriptor:d patienceMs:p", accept_in_thread },
-	{ "duplicate", "descriptor:d", duplicate },
-	{ "connectLocal", "path:s", connect_to },
-	{ "sendNote", "socket:d note:y descriptor:d?", send_to },
-	{ "receiveNote", "socket:d", receive_from },
 	{ "externalText", "latin1:b", external_text },
 	{ "trimMemory", "", trim_memory },
 };

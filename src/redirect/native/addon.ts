@@ -42,14 +42,6 @@ export interface CallerAnswer {
   readonly kind: number;
 }
 
-/** One message that was received over a Unix socket. */
-export interface Note {
-  /** 0 to 255. */
-  readonly note: number;
-  /** Owned by this process from now on. */
-  readonly descriptor?: number;
-}
-
 export interface FlowEnd {
   readonly ip: string;
   readonly port: number;
@@ -99,7 +91,7 @@ export interface NativeModule {
    */
   cutFlows(
     dialled: FlowEnd,
-    answeredBy: FlowEnd | undefined,
+    answeredBy: string | undefined,
     sparedSources: readonly string[],
   ): number;
   /**
@@ -131,29 +123,20 @@ export interface NativeModule {
   hasLink(link: number): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
-  /** Listens at an address and port; returns the descriptor, which is not inherited by children. */
-  openListener(ip: string, port: number): number;
-  /** Where a descriptor listens. Throws unless it is a listening IPv4 TCP socket. */
-  listenerAddress(descriptor: number): FlowEnd;
   /**
-   * Makes a socket of `openListener` refuse connections, those that wait in its queue too, or listen
-   * again, for all processes that have it. While it refuses, nobody else can bind its port.
+   * Locks a file, which is created if absent. Undefined if another process has the lock. The descriptor is not
+   * inherited by children; closing it, or the end of the process, releases the lock.
    */
-  setListening(descriptor: number, listens: boolean): void;
+  lockFile(path: string): number | undefined;
+  isLocked(path: string): boolean;
+  /** Whether a socket of this network namespace listens at an address and port. */
+  isListening(ip: string, port: number): boolean;
   /**
    * Accepts the connections of a listening socket in a thread, also after `descriptor` is closed, and closes
    * those that send nothing for `patienceMs`. Returns a socket; from it, the descriptor of each of the others
    * is read, as a 32-bit number of this machine. Ending that socket ends all, and then it closes.
    */
   acceptEagerly(descriptor: number, patienceMs: number): number;
-  /** Another descriptor of the same socket. */
-  duplicate(descriptor: number): number;
-  /** The descriptor of a connection to a Unix socket. Does not block. */
-  connectLocal(path: string): number;
-  /** Sends one byte, with or without a descriptor, over a Unix socket without other unsent data. */
-  sendNote(socket: number, note: number, descriptor?: number): void;
-  /** A note of the peer's `sendNote`, or undefined. Throws ECONNRESET if the peer has closed. */
-  receiveNote(socket: number): Note | undefined;
   /**
    * A string that is not copied. Its bytes must never change, and stay until the process ends: an asset of the
    * executable.

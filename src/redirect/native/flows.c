@@ -66,8 +66,7 @@ static bool is_meant(const struct flow *flow, const struct flow_filter *filter)
 	if (flow->protocol != IPPROTO_TCP || flow->destination != filter->dialled.ip ||
 	    flow->destination_port != filter->dialled.port)
 		return false;
-	if (flow->reply_source == filter->answered_by.ip &&
-	    flow->reply_port == filter->answered_by.port)
+	if (filter->answered_by && flow->reply_source == filter->answered_by)
 		return false;
 	/* All of 127.0.0.0/8 is the node, but its interface list has 127.0.0.1 only. A flow that it
 	 * answers belongs to another agent of this node, aad-pod-identity's, until that ends. */

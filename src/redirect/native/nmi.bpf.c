@@ -6,7 +6,7 @@
  *                               connect to the agent's own address is recorded and not rewritten
  *   sockops, before the SYN     record client address and port -> cgroup, for the agent to look up
  *   sockops, on either close    delete the record
- *   bind4, bind6                keep the agent's address and port for the agent
+ *   bind4, bind6                keep the agent's address and ports for the agent
  *   getsockopt                  answers the agent who opened a connection that it has accepted
  *
  * connect6 handles IPv4-mapped sockets only (every JVM uses them); no native IPv6 address is redirected.
@@ -246,6 +246,12 @@ static __always_inline struct nmi_dial *dial_of(struct bpf_sock_addr *ctx, __u32
 	return dial;
 }
 
+/* Of the agent that gets the redirected connections, or of the other one, which an update starts or ends. */
+static __always_inline int is_agents_port(__be16 port)
+{
+	return port == settings.ports[0] || port == settings.ports[1];
+}
+
 static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 {
 	__be16 port = (__be16)ctx->user_port;
@@ -254,7 +260,7 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 	__u32 is_direct;
 	__u64 pod_id;
 
-	is_direct = ip == settings.listen_ip && port == settings.listen_port;
+	is_direct = ip == settings.listen_ip && is_agents_port(port);
 	if (!is_direct && (ip != settings.metadata_ip || port != settings.metadata_port))
 		return PASS;
 	if (!is_tcp(ctx))
@@ -332,7 +338,7 @@ int nmi_connect6(struct bpf_sock_addr *ctx)
  */
 static __always_inline int may_bind(struct bpf_sock_addr *ctx, __be32 ip)
 {
-	if ((ip != settings.listen_ip && ip != 0) || (__be16)ctx->user_port != settings.listen_port ||
+	if ((ip != settings.listen_ip && ip != 0) || !is_agents_port((__be16)ctx->user_port) ||
 	    !is_tcp(ctx) || !is_of_node(ctx))
 		return 1;
 	return is_exempt();
@@ -524,7 +530,7 @@ int nmi_sockops(struct bpf_sock_ops *ops)
 	}
 	/* After a refusal a socket may connect again, to another destination. */
 	port = (__be16)(ops->remote_port >> 16);
-	if (ops->remote_ip4 == settings.listen_ip && port == settings.listen_port)
+	if (ops->remote_ip4 == settings.listen_ip && is_agents_port(port))
 		record_caller(ops, dial);
 	return 1;
 }

@@ -76,7 +76,7 @@ struct flow_end {
  */
 struct flow_filter {
 	struct flow_end dialled;
-	struct flow_end answered_by;
+	__be32 answered_by;
 	const __be32 *spared;
 	size_t spared_count;
 };
@@ -125,42 +125,12 @@ int owns_link(__be32 ip, bool *owns, struct fault *fault);
 /* Whether the kernel delivers packets for the address to this node. Returns 0, or -1 with a fault. */
 int is_local(__be32 ip, bool *local, struct fault *fault);
 
-/* descriptors.c */
+/* slots.c */
 
-/*
- * Opens a listening socket and passes it between processes. Descriptors do not block, and are not
- * inherited by programs that this one starts.
- */
-
-/* Listens at a TCP address and port. Returns the descriptor; -1 with a fault. */
-int open_listener(__be32 ip, __be16 port, struct fault *fault);
-
-/* Where a descriptor listens. -1 with a fault unless it is a listening IPv4 TCP socket. */
-int listener_address(int descriptor, struct flow_end *end, struct fault *fault);
-
-/*
- * Makes a socket of open_listener refuse connections, those that wait in its queue too, or listen again.
- * While it refuses, it keeps the port. -1 with a fault.
- */
-int set_listening(int descriptor, bool listens, struct fault *fault);
-
-/* Returns another descriptor of the same socket; -1 with a fault. */
-int duplicate_descriptor(int descriptor, struct fault *fault);
-
-/* Connects to a Unix socket. Returns the descriptor; -1 with a fault. */
-int connect_local(const char *path, struct fault *fault);
-
-/*
- * Sends one byte over a Unix socket, with a descriptor or, if that is -1, alone. The socket must
- * have no other unsent data. -1 with a fault.
- */
-int send_note(int socket, __u8 note, int descriptor, struct fault *fault);
-
-/*
- * Receives a note that `send_note` sent from the other end; the descriptor is -1 if it had none.
- * Returns 1, or 0 if no note has arrived; -1 with a fault, ECONNRESET if the other end has closed.
- */
-int receive_note(int socket, __u8 *note, int *descriptor, struct fault *fault);
+/* Locks a file, which is created if absent. The descriptor is -1 if another process has the lock. */
+int take_lock(const char *path, int *descriptor, struct fault *fault);
+int is_locked(const char *path, bool *locked, struct fault *fault);
+int is_listened_on(__be32 ip, __be16 port, bool *listened, struct fault *fault);
 
 /* acceptor.c */
 

@@ -83,7 +83,7 @@ export const withoutAlert: readonly string[] = [
     'pod-phases',
     'agent-upgraded',
   ],
-  ...['agent-handover', 'fresh-nodes'],
+  ...['agent-updates', 'containers-killed', 'fresh-nodes'],
   ...[
     'two-at-once',
     'pods-by-the-dozen',

@@ -128,9 +128,9 @@ async function servesSplit(): Promise<void> {
   // Modes as systemd mounts it, and as the kubelet makes an empty folder of a pod.
   chmodSync(bpffs, 0o700);
   mkdirSync(join(files, 'systemd'));
-  mkdirSync(join(files, 'callers'));
-  mkdirSync(join(files, 'handover'));
-  chmodSync(join(files, 'callers'), 0o777);
+  mkdirSync(join(files, 'shared'));
+  mkdirSync(join(files, 'slots'));
+  chmodSync(join(files, 'shared'), 0o777);
   assert.ok(serving !== undefined && kernel !== undefined);
   const uid = randomUUID();
   await using server = openAgent(8085, { spec: split, container: serving, uid });
@@ -215,10 +215,10 @@ function host(): Readonly<Record<string, string>> {
     '/run/xtables.lock': join(files, 'xtables.lock'),
     '/etc/default/kubelet': join(files, 'kubelet'),
     '/etc/systemd/system': `${join(files, 'systemd')}/`,
-    callers: `${join(files, 'callers')}/`,
+    shared: `${join(files, 'shared')}/`,
     // The agent has a kubeconfig here.
     account: `${join(files, 'account')}/`,
-    '/run/nmi-agent': `${join(files, 'handover')}/`,
+    '/run/nmi-agent': `${join(files, 'slots')}/`,
   };
 }
 

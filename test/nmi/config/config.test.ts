@@ -93,7 +93,7 @@ describe('the configuration', () => {
     assert.ok(!result.ok);
     const lines = result.problems;
     const expected = [
-      '--nmi-port has the value "NaN"; allowed: a whole number from 1 to 65535',
+      '--nmi-port has the value "NaN"; allowed: a whole number from 1 to 65534',
       '--http-probe-port has the value "70000"; allowed: a whole number from 0 to 65535',
       'unknown flag --no-such-flag; see nmi --help',
       '--node is missing; allowed: the name of this Kubernetes node; set it from spec.nodeName',
@@ -219,11 +219,13 @@ describe('the configuration', () => {
   });
 
   it('refuses two listeners on one port', () => {
-    assert.deepEqual(problemsOf({ node: 'n', 'http-probe-port': '2579' }), ['--http-probe-port']);
+    for (const port of ['2579', '2580']) {
+      assert.deepEqual(problemsOf({ node: 'n', 'http-probe-port': port }), ['--http-probe-port']);
+    }
     const result = parseConfig({ node: 'n', 'prometheus-port': '2579' }, {});
     assert.ok(!result.ok);
     assert.deepEqual(result.problems, [
-      '--prometheus-port has the value "2579"; allowed: another port than --nmi-port',
+      '--prometheus-port has the value "2579"; allowed: another port than --nmi-port and the next one',
     ]);
   });
 

@@ -65,7 +65,7 @@ describe('the table of options', () => {
         'iptables-backend',
         'metadata-guard',
         'boot-guard-folder',
-        'handover-socket',
+        'slot-folder',
       ],
     );
     assert.deepEqual(
@@ -98,14 +98,12 @@ describe('the table of options', () => {
     assert.deepEqual(others, node.otherVariables ?? []);
   });
 
-  it('accepts an absolute path of a socket, and none that is too long with its suffix', () => {
-    const type = options.find(({ name }) => name === 'handover-socket')?.type;
-    const longest = `/${'x'.repeat(101)}`;
-    for (const text of ['/run/nmi/next.sock', longest]) assert.equal(type?.parse(text), text);
+  it('accepts an absolute path of the folder of the slots, or none', () => {
+    const type = options.find(({ name }) => name === 'slot-folder')?.type;
+    for (const text of ['/run/nmi-agent', '/a b']) assert.equal(type?.parse(text), text);
     assert.equal(type?.parse('off'), '');
-    for (const text of ['', 'on', 'next.sock', `${longest}x`]) {
+    for (const text of ['', 'on', 'run/nmi', '/', '/a\0b'])
       assert.equal(type?.parse(text), undefined);
-    }
   });
 
   it('accepts the name of a node, and no invalid one', () => {

@@ -3,12 +3,18 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
-import type { RedirectReport } from '../../../src/nmi/kernel/caller-frames.ts';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openExternalRedirect } from '../../../src/nmi/kernel/external-redirect.ts';
+import {
+  readNodePods,
+  writeState,
+  type RedirectState,
+} from '../../../src/nmi/kernel/redirect-state.ts';
 import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
 import type { Attestation, RedirectTarget } from '../../../src/redirect/redirect.ts';
+import { describeTarget } from '../../../src/redirect/target.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const target: RedirectTarget = {
@@ -25,51 +31,68 @@ const peer = {
 };
 
 let folder = '';
-let made = 0;
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'nmi-test-external-'));
 });
 after(() => rm(folder, { recursive: true, force: true }));
 
-async function open(t: TestContext, first: Partial<RedirectReport> = {}, wanted = target) {
-  const path = join(folder, `${(made += 1)}.sock`);
-  const side = {
-    report: { mode: 'ebpf', isActive: true, layout: mapLayout, target, ...first } as RedirectReport,
-    found: { kind: 'attested', cgroupId: 7n, isDirect: false } as Attestation,
-    letThrough: [] as (readonly bigint[])[],
-    reports: 0,
-  };
+const notUp = 'not installed yet';
+
+/** @param first what the other process reports; without it, it has not reported yet. */
+async function open(t: TestContext, first?: Partial<RedirectState>, wanted = target) {
+  const path = join(await mkdtemp(join(folder, 'pod-')), 'callers.sock');
+  const clock = new HandClock();
+  const side = { found: { kind: 'attested', cgroupId: 7n, isDirect: false } as Attestation };
+  let reports = 0;
+  const report = (change: Partial<RedirectState> = {}): void =>
+    writeState(path, {
+      at: String((reports += 1)),
+      layout: mapLayout,
+      mode: 'ebpf',
+      target: describeTarget(wanted),
+      port: wanted.listenPort,
+      redirectedTo: wanted.listenPort,
+      isAlone: false,
+      isLeaving: false,
+      problems: [],
+      ...change,
+    });
   const listen = () =>
     openCallerServer({
       path,
-      report: () => {
-        side.reports += 1;
-        return side.report;
-      },
+      report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
       lookUp: () => side.found,
-      letThrough: (ids) => side.letThrough.push(ids),
+      letThrough: () => assert.fail('it is told by a file'),
     });
   let server = await listen();
-  const clock = new HandClock();
+  if (first !== undefined) report(first);
   const redirect = openExternalRedirect({ path, target: wanted, clock });
   t.after(async () => {
     redirect.close?.();
     await server[Symbol.asyncDispose]();
   });
   return {
-    side,
-    redirect,
+    ...{ side, redirect, report, clock, path },
     stop: () => server[Symbol.asyncDispose](),
     restart: async () => (server = await listen()),
+    /** Lets the loops that sleep take some turns. */
+    pass: async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 20) {
+        clock.advance(20);
+        await nextTurn();
+        await nextTurn();
+      }
+    },
   };
 }
 
 describe('a redirect in another process', () => {
   it('has the mode of that process, and its callers', async (t) => {
-    const { side, redirect } = await open(t);
+    const { side, redirect, report } = await open(t);
     assert.equal(redirect.mode, 'pinned');
     assert.equal((await redirect.attest(peer)).kind, 'unavailable');
     assert.match(redirect.whyUnavailable?.() ?? '', /does not answer/);
+    report();
     await redirect.prepare();
     assert.equal(redirect.mode, 'ebpf');
     assert.equal(redirect.whyUnavailable?.(), undefined);
@@ -84,25 +107,24 @@ describe('a redirect in another process', () => {
     await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove redirect' });
   });
 
-  it('tells that process which pods to let through, and the next one too', async (t) => {
-    const { side, redirect, stop, restart } = await open(t);
-    await redirect.letThrough?.([5n]);
+  it('tells that process in a file which pods to let through', async (t) => {
+    const { redirect, path } = await open(t, {});
+    assert.equal(readNodePods(path), undefined);
+    for (const ids of [[5n], [5n, 2n ** 63n], []]) {
+      await redirect.letThrough?.(ids);
+      assert.deepEqual(readNodePods(path), ids);
+    }
+  });
+
+  it('listens at the port that it is given, and at once where no other agent does', async (t) => {
+    const { redirect, report, side } = await open(t, { isAlone: true, port: 2580 });
+    assert.equal(redirect.port(), 2579, 'before it has read anything');
     await redirect.prepare();
-    /** The request before the second report has been answered then. */
-    const told = async (): Promise<readonly bigint[] | undefined> => {
-      await redirect.verify();
-      await redirect.verify();
-      return side.letThrough.splice(0).at(-1);
-    };
-    assert.deepEqual(await told(), [5n]);
-    await redirect.letThrough?.([5n, 2n ** 63n]);
-    assert.deepEqual(await told(), [5n, 2n ** 63n]);
-    await redirect.letThrough?.([]);
-    assert.deepEqual(await told(), []);
-    await stop();
-    await redirect.verify();
-    await restart();
-    assert.deepEqual(await told(), []);
+    assert.deepEqual([redirect.port(), redirect.isAlone()], [2580, true]);
+    assert.match((await redirect.verify()).detail, /to 127\.0\.0\.1:2580$/);
+    assert.deepEqual(await redirect.attest({ ...peer, localPort: 2580 }), side.found);
+    report({ isAlone: false, port: 2580 });
+    assert.equal(redirect.isAlone(), false);
   });
 
   it('identifies callers by address if that process uses iptables, without a look-up', async (t) => {
@@ -112,40 +134,53 @@ describe('a redirect in another process', () => {
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
     assert.equal(redirect.whyUnavailable?.(), undefined);
     await stop();
-    assert.equal((await redirect.verify()).state, 'absent');
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
   });
 
-  it('is missing while that process is down, and no caller counts as unattested then', async (t) => {
-    const { side, redirect, stop, restart } = await open(t);
+  it('is in doubt when that process has been silent for half a minute, and serves callers on', async (t) => {
+    const { side, redirect, report, clock } = await open(t, {});
     await redirect.prepare();
+    clock.advance(29_999);
+    assert.equal((await redirect.verify()).state, 'active');
+    clock.advance(1);
+    const { state, problems } = await redirect.verify();
+    assert.deepEqual(
+      [state, problems],
+      ['broken', ['nmi redirect run has reported nothing for 30 s']],
+    );
+    assert.deepEqual(await redirect.attest(peer), side.found);
+    report();
+    assert.equal((await redirect.verify()).state, 'active');
+  });
+
+  it('has no callers while that process is down, and none of them counts as unattested then', async (t) => {
+    const { side, redirect, stop, restart } = await open(t, {});
+    await redirect.prepare();
+    assert.deepEqual(await redirect.attest(peer), side.found);
     await stop();
-    const status = await redirect.verify();
-    assert.equal(status.state, 'absent');
-    assert.match(status.problems.join(), /^nmi redirect run does not answer at \//);
-    assert.deepEqual(redirect.attest(peer), {
+    await nextTurn();
+    assert.deepEqual(await redirect.attest(peer), {
       kind: 'unavailable',
       why: '`nmi redirect run` does not answer',
     });
     await restart();
-    assert.equal((await redirect.verify()).state, 'active');
-    assert.deepEqual(await redirect.attest(peer), side.found);
+    await redirect.verify();
+    await eventually(async () => assert.deepEqual(await redirect.attest(peer), side.found));
   });
 
-  const mismatches: readonly (readonly [Partial<RedirectReport>, RegExp])[] = [
+  const mismatches: readonly (readonly [Partial<RedirectState>, RegExp])[] = [
     [{ mode: 'iptables' }, /by iptables now and was by ebpf: restart this pod/],
     [{ layout: mapLayout + 1 }, /of another version/],
     [
-      { target: { ...target, listenPort: 2580 } },
+      { target: describeTarget({ ...target, listenPort: 2580 }) },
       /redirects 169\.254\.169\.254:80 to 127\.0\.0\.1:2580/,
     ],
   ];
   for (const [change, says] of mismatches) {
     it(`refuses callers while the report of the process contains ${says.source}`, async (t) => {
-      const { side, redirect } = await open(t);
+      const { side, redirect, report } = await open(t, {});
       await redirect.prepare();
-      const { report } = side;
-      side.report = { ...report, ...change };
+      report(change);
       const status = await redirect.verify();
       assert.equal(status.state, 'broken');
       assert.match(status.problems.join(), says);
@@ -154,59 +189,104 @@ describe('a redirect in another process', () => {
       assert.match(attestation.why, says);
       assert.equal(redirect.whyUnavailable?.(), attestation.why);
       assert.equal(redirect.mode, 'ebpf');
-      side.report = report;
+      report();
       assert.equal((await redirect.verify()).state, 'active');
       assert.deepEqual(await redirect.attest(peer), side.found);
     });
   }
 
   it('does not accept look-ups after a start in iptables mode', async (t) => {
-    const { side, redirect } = await open(t, { mode: 'iptables' });
+    const { redirect, report } = await open(t, { mode: 'iptables' });
     await redirect.prepare();
-    side.report = { ...side.report, mode: 'ebpf' };
+    report({ mode: 'ebpf' });
     assert.equal((await redirect.verify()).state, 'broken');
     assert.equal((await redirect.attest(peer)).kind, 'unavailable');
   });
 
   it('is not prepared before it is active, and gives up when the signal aborts', async (t) => {
-    const { side, redirect } = await open(t, { isActive: false });
-    const stop = new AbortController();
-    let isPrepared = false;
-    const preparing = redirect.prepare(stop.signal).then(() => (isPrepared = true));
-    const status = await redirect.verify();
-    assert.equal(status.state, 'absent');
-    assert.match(status.problems.join(), /has not brought the redirect up/);
-    assert.equal(redirect.mode, 'pinned');
-    assert.equal(isPrepared, false);
-    const [asked, beganMs] = [side.reports, performance.now()];
-    await delay(300);
-    const most = 1 + Math.ceil((performance.now() - beganMs) / 200);
-    assert.ok(side.reports - asked <= most, 'it waits between its questions');
-    stop.abort();
-    await preparing;
-    side.report = { ...side.report, isActive: true };
-    await redirect.prepare();
-    assert.equal(redirect.mode, 'ebpf');
+    for (const [first, says] of [
+      [undefined, /has reported nothing yet/],
+      [{ problems: [notUp] }, /^not installed yet$/],
+    ] as const) {
+      const { redirect, report, pass } = await open(t, first);
+      const stop = new AbortController();
+      let isPrepared = false;
+      const preparing = redirect.prepare(stop.signal).then(() => (isPrepared = true));
+      await pass(1_000);
+      const status = await redirect.verify();
+      assert.equal(status.state, 'absent');
+      assert.match(status.problems.join(), says);
+      assert.equal(redirect.mode, 'pinned');
+      assert.equal(isPrepared, false);
+      stop.abort();
+      await pass(200);
+      await preparing;
+      const again = redirect.prepare();
+      await pass(1_000);
+      report();
+      await pass(400);
+      await again;
+      assert.equal(redirect.mode, 'ebpf');
+    }
   });
 
-  it('is not prepared while the node does not have the address of the agent', async (t) => {
-    const elsewhere = { ...target, listenIp: '192.0.2.1' };
-    const { side, redirect } = await open(t, { target: elsewhere }, elsewhere);
-    const stop = new AbortController();
-    let isPrepared = false;
-    const preparing = redirect.prepare(stop.signal).then(() => (isPrepared = true));
-    while (side.reports < 2) await delay(20);
-    assert.equal(isPrepared, false);
-    assert.equal((await redirect.verify()).state, 'active');
-    stop.abort();
+  it('is not prepared while the node does not have the address of the agent, and fails after a while', async (t) => {
+    const { redirect, pass, report } = await open(t, {}, { ...target, listenIp: '192.0.2.1' });
+    const failures: unknown[] = [];
+    const preparing = redirect.prepare().catch((error: unknown) => failures.push(error));
+    for (let round = 0; round < 170 && failures.length === 0; round++) {
+      report();
+      await pass(200);
+      await delay(1);
+    }
     await preparing;
+    assert.match(String(failures[0]), /wait for nmi redirect run: 192\.0\.2\.1 is on no link/);
+    assert.equal((await redirect.verify()).state, 'active');
   });
 
   it('continues to look callers up while that process repairs the redirect', async (t) => {
-    const { side, redirect } = await open(t);
+    const { side, redirect, report } = await open(t, {});
     await redirect.prepare();
-    side.report = { ...side.report, isActive: false };
-    assert.equal((await redirect.verify()).state, 'broken');
+    report({ problems: ['jump is gone'] });
+    const { state, problems } = await redirect.verify();
+    assert.deepEqual([state, problems], ['broken', ['jump is gone']]);
     assert.deepEqual(await redirect.attest(peer), side.found);
+  });
+
+  describe('when the agent ends', () => {
+    /** Whether another agent gets the new connections then, and for how long it was waited for. */
+    const cases: readonly (readonly [string, Partial<RedirectState>, boolean, number])[] = [
+      [
+        'is told that another agent has the connections',
+        { redirectedTo: 2580, isLeaving: true },
+        true,
+        0,
+      ],
+      ['is told that no other agent takes them', { isLeaving: true }, false, 0],
+      ['waits ten seconds where nothing changes', {}, false, 10_000],
+      ['does not take a lost redirect for a move', { redirectedTo: null }, false, 10_000],
+    ];
+    for (const [what, change, isMoved, waitMs] of cases) {
+      it(what, async (t) => {
+        const { redirect, report, clock, pass } = await open(t, {});
+        await redirect.prepare();
+        const startMs = clock.monotonicMs();
+        const leaving = redirect.leave();
+        let endMs: number | undefined;
+        void leaving.then(() => (endMs = clock.monotonicMs()));
+        await pass(100);
+        assert.equal(endMs, undefined);
+        report(change);
+        await pass(11_000);
+        assert.equal(await leaving, isMoved);
+        const tookMs = (endMs ?? Infinity) - startMs;
+        assert.ok(tookMs >= waitMs && tookMs <= waitMs + 200, `${tookMs} ms`);
+      });
+    }
+
+    it('does not wait without a state', async (t) => {
+      const { redirect } = await open(t);
+      assert.equal(await redirect.leave(), false);
+    });
   });
 });

@@ -1,15 +1,22 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, it, mock } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
 import { settlingMs } from '../../../src/nmi/kernel/reconciler.ts';
+import {
+  readNodePods,
+  writeState,
+  type RedirectState,
+} from '../../../src/nmi/kernel/redirect-state.ts';
+import { takeSlot } from '../../../src/nmi/kernel/slots.ts';
 import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
 import { createLogger } from '../../../src/base/logger.ts';
+import { freePort } from '../../../lab/fabric/free-ports.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 function open(
@@ -29,6 +36,18 @@ function open(
     kernel: openKernel({ config: { ...parsed.config, listenIp }, clock, log }),
   };
 }
+
+const state: RedirectState = {
+  at: 'now',
+  layout: mapLayout,
+  mode: 'ebpf',
+  target: '169.254.169.254:80 to 127.0.0.1:2579',
+  port: 2580,
+  redirectedTo: 2580,
+  isAlone: false,
+  isLeaving: false,
+  problems: [],
+};
 
 const peer = { remoteIp: '10.0.0.5', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
 
@@ -82,17 +101,18 @@ describe('the kernel side of a node', () => {
     const path = join(folder, 'callers.sock');
     const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
     const target = { metadataIp: '169.254.169.254', metadataPort: 80, ...listen };
-    const through: (readonly bigint[])[] = [];
     await using _server = await openCallerServer({
       path,
       report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
       lookUp: () => ({ kind: 'unattested' }),
-      letThrough: (ids) => through.push(ids),
+      letThrough: () => undefined,
     });
+    writeState(path, state);
     const flags = { 'nmi-listen-address': listen.listenIp, 'unrecorded-callers': 'refuse' };
     const { kernel, clock } = open({ redirect: 'pinned', ...flags }, { NMI_CALLER_SOCKET: path });
     assert.match(kernel.whyUnavailable() ?? '', /does not answer/);
     await kernel.start();
+    assert.deepEqual([kernel.port, kernel.isAlone()], [2580, false]);
     assert.equal(kernel.whyUnavailable(), undefined);
     assert.equal(kernel.network, undefined, 'no caller is identified by its address');
     const samples = () =>
@@ -119,8 +139,7 @@ describe('the kernel side of a node', () => {
     assert.deepEqual(await kernel.attest(caller), { kind: 'unattested', refusedBy: 'option' });
     assert.equal(samples()[2], 'nmi_unrecorded_callers_total refused 1');
     await kernel.letThrough([5n]);
-    await kernel.lookUp(caller);
-    assert.deepEqual(through, [[5n]]);
+    assert.deepEqual(readNodePods(path), [5n]);
     await kernel[Symbol.asyncDispose]();
     assert.deepEqual(clock.armed, []);
   });
@@ -130,7 +149,6 @@ describe('the kernel side of a node', () => {
     t.after(() => rmSync(folder, { recursive: true }));
     const path = join(folder, 'callers.sock');
     const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
-    const target = { metadataIp: '169.254.169.254', metadataPort: 80, ...listen };
     const flags = { redirect: 'pinned', 'nmi-listen-address': listen.listenIp };
     const { kernel, clock } = open(flags, { NMI_CALLER_SOCKET: path });
     await using _kernel = kernel;
@@ -143,29 +161,59 @@ describe('the kernel side of a node', () => {
       }
     };
     await pass(12_000);
-    assert.match(kernel.problem() ?? '', /does not answer/);
-    await using _server = await openCallerServer({
-      path,
-      report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
-      lookUp: () => ({ kind: 'unattested' }),
-      letThrough: () => undefined,
-    });
+    assert.match(kernel.problem() ?? '', /has reported nothing yet/);
+    writeState(path, state);
     await pass(1_200);
     assert.equal(kernel.problem(), undefined);
   });
 
-  it('adds the address, or fails with the reason why the agent cannot start', async () => {
+  it('fails with the reason why the agent cannot start', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
+    t.after(() => rmSync(folder, { recursive: true }));
     const flags = { redirect: 'pinned', 'nmi-listen-address': '192.0.2.1' };
-    const { kernel } = open(flags);
+    const { kernel, clock } = open(flags, { NMI_CALLER_SOCKET: join(folder, 'callers.sock') });
     await using _kernel = kernel;
-    mock.method(performance, 'now', () => (nowMs += 31_000));
-    let nowMs = 0;
-    await assert.rejects(kernel.prepare(), {
+    const failed = assert.rejects(kernel.prepare(), {
       name: 'StartError',
       code: 'UNAVAILABLE',
       message: /^the listen address could not be brought up: wait for nmi redirect run: /,
     });
-    mock.restoreAll();
+    for (let passed = 0; passed < 31_000; passed += 200) {
+      await new Promise(setImmediate);
+      clock.advance(200);
+    }
+    await failed;
+  });
+
+  it('has a slot of its own, though the address could not be brought up before', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    // No tool of this machine is run.
+    const { PATH: path = '' } = process.env;
+    t.after(() => (process.env['PATH'] = path));
+    const tools = mkdtempSync(join(tmpdir(), 'nmi-test-no-tools-'));
+    t.after(() => rmSync(tools, { recursive: true }));
+    process.env['PATH'] = `${tools}:${path}`;
+    for (const tool of ['ip', ...['save', 'restore'].map((each) => `iptables-nft-${each}`)]) {
+      writeFileSync(join(tools, tool), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+    }
+    const firstPort = await freePort();
+    const flags = {
+      redirect: 'iptables',
+      'iptables-backend': 'nft',
+      'nmi-port': String(firstPort),
+    };
+    const { kernel, clock } = open(flags, { NMI_POD_UID: 'two', NMI_SLOT_FOLDER: folder });
+    const log = createLogger({ format: 'json', level: 'info', write: () => undefined });
+    const taken = { folder, ip: '169.254.25.79', firstPort, pod: 'one', cgroup: undefined };
+    using _other = await takeSlot({ ...taken, clock, log });
+    await assert.rejects(kernel.prepare(), { name: 'StartError' });
+    await kernel.start();
+    assert.equal(kernel.port, firstPort + 1);
+    assert.equal(kernel.isAlone(), false, 'the other one is older, and may listen soon');
+    assert.match(kernel.problem() ?? '', /TOOL_FAILED/);
+    await kernel[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
   });
 
   it('checks no more once it is disposed', async () => {

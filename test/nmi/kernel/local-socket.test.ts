@@ -1,23 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import {
-  chmodSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import {
-  listenAt,
-  makeOwnFolder,
-  removeDeadSockets,
-} from '../../../src/nmi/kernel/local-socket.ts';
+import { listenAt, makeOwnFolder } from '../../../src/nmi/kernel/local-socket.ts';
 
 /** As a killed process does. */
 function leaveSocket(path: string): void {
@@ -52,17 +40,6 @@ describe('listening at a path', () => {
     leaveSocket(path);
     await using server = createServer();
     assert.equal(await listenAt(server, path, 0o600), undefined);
-  });
-
-  it('removes sockets without a listener, and nothing else', async () => {
-    leaveSocket(path);
-    await using server = createServer();
-    const live = join(folder, 'live');
-    assert.equal(await listenAt(server, live, 0o600), undefined);
-    writeFileSync(join(folder, 'file'), '');
-    await removeDeadSockets(folder);
-    assert.deepEqual(readdirSync(folder).toSorted(), ['file', 'live']);
-    await removeDeadSockets(join(folder, 'missing'));
   });
 
   it('keeps a socket on which another process answers', async () => {

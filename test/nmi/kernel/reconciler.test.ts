@@ -6,6 +6,7 @@ import {
   type CheckOutcome,
   type ReconcilerOptions,
 } from '../../../src/nmi/kernel/reconciler.ts';
+import type { Neighbor, Side } from '../../../src/nmi/kernel/slots.ts';
 import { asRedirectError } from '../../../src/redirect/native/addon.ts';
 import {
   RedirectError,
@@ -17,6 +18,9 @@ import { HandClock } from '../../support/hand-clock.ts';
 const active: RedirectStatus = { state: 'active', detail: 'nft', problems: [] };
 const absent: RedirectStatus = { state: 'absent', detail: 'nothing', problems: ['no chain'] };
 const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['jump is gone'] };
+
+const [ownPort, otherPort] = [2580, 2579];
+const activeAt = (port: number): RedirectStatus => ({ ...active, port });
 
 /** A kernel in one variable: the current state, and whether an installation works. */
 function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
@@ -45,11 +49,12 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
       if (testBed.verifyError !== undefined) throw testBed.verifyError;
       return testBed.now;
     },
-    install: async () => {
+    install: async (port) => {
       testBed.installs++;
       if (testBed.heldInstall !== undefined) await testBed.heldInstall;
       if (testBed.installError !== undefined) throw testBed.installError;
-      testBed.now = testBed.undone > 0 ? broken : active;
+      const installed = port === undefined ? active : activeAt(port);
+      testBed.now = testBed.undone > 0 ? { ...broken, port } : installed;
       testBed.undone--;
       return testBed.now;
     },
@@ -83,6 +88,43 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
     for (let turn = 0; turn < 20; turn++) await Promise.resolve();
   };
   return { clock, testBed, keeper, lines, details, outcomes, pass };
+}
+
+/**
+ * The same with another agent on the node. At first it takes connections and its process runs, and the own agent is younger
+ * and not ready.
+ */
+function openBeside(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
+  const agents = {
+    own: { port: ownPort, listens: false, order: 2 } as Side,
+    other: { port: otherPort, listens: true, order: 1, isHeld: true } as Neighbor | undefined,
+    looks: 0,
+    statuses: 0,
+    /** Checks that run. */
+    turns: 0,
+  };
+  const slot = {
+    port: ownPort,
+    own: () => agents.own,
+    other: () => {
+      agents.looks++;
+      return agents.other;
+    },
+    turn: async () => {
+      agents.turns++;
+      return { [Symbol.dispose]: () => void agents.turns-- };
+    },
+  };
+  const fixture = open(initial, { slot: () => slot, onStatus: () => agents.statuses++, ...more });
+  return {
+    ...fixture,
+    agents,
+    own: (change: Partial<Side>) => (agents.own = { ...agents.own, ...change }),
+    other: (change: Partial<Neighbor>) => {
+      assert.ok(agents.other !== undefined);
+      agents.other = { ...agents.other, ...change };
+    },
+  };
 }
 
 describe('the reconciler of the redirect', () => {
@@ -145,19 +187,38 @@ describe('the reconciler of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('has the problem while a repair of it runs', async () => {
-    const { keeper, testBed, pass } = open(active);
+  it('has the problem of a repair that takes longer than a second, and none of a shorter one', async () => {
+    const { keeper, testBed, pass, clock } = open(active);
     await keeper.start();
     const { promise, resolve } = Promise.withResolvers<void>();
     testBed.heldInstall = promise;
     testBed.now = broken;
     await pass(10_000);
     assert.equal(testBed.installs, 1);
+    await pass(999);
+    assert.equal(keeper.problem(), undefined);
+    await pass(1);
     assert.equal(keeper.problem(), 'jump is gone');
     resolve();
     await pass(0);
     assert.equal(keeper.problem(), undefined);
+    assert.equal(clock.armed.length, 1, 'the next check');
     await keeper[Symbol.asyncDispose]();
+  });
+
+  it('has the problem at once where there is no redirect, or was none before', async () => {
+    const held = Promise.withResolvers<void>().promise;
+    const settled = open(active);
+    await settled.keeper.start();
+    settled.testBed.heldInstall = held;
+    settled.testBed.now = absent;
+    await settled.pass(10_000);
+    assert.equal(settled.keeper.problem(), 'no chain');
+    const first = open(broken);
+    first.testBed.heldInstall = held;
+    void first.keeper.start();
+    await first.pass(0);
+    assert.equal(first.keeper.problem(), 'jump is gone');
   });
 
   it('reads the whole state once a minute, and at once if its front has changed', async () => {
@@ -175,10 +236,6 @@ describe('the reconciler of the redirect', () => {
     await pass(10_000);
     assert.deepEqual([testBed.reads, testBed.installs], [4, 2]);
     assert.equal(outcomes.at(-1), 'repaired');
-    testBed.isFrontWhole = true;
-    await keeper.pause();
-    await pass(20_000);
-    assert.equal(testBed.reads, 5, 'also while it is paused');
     await keeper[Symbol.asyncDispose]();
   });
 
@@ -278,134 +335,6 @@ describe('the reconciler of the redirect', () => {
     assert.equal(testBed.now, active);
   });
 
-  it('changes nothing and has no problem while another process keeps the redirect in its way', async () => {
-    const { keeper, testBed, pass, outcomes } = open(absent);
-    await keeper.start();
-    await keeper.pause();
-    testBed.now = broken;
-    for (let round = 0; round < 20; round++) {
-      await pass(10_000);
-      assert.equal(keeper.problem(), undefined);
-    }
-    assert.match(keeper.status.detail, /^maintained by another agent; nft$/);
-    assert.deepEqual([testBed.installs, outcomes], [1, ['installed']]);
-    await keeper[Symbol.asyncDispose]();
-  });
-
-  it('has a problem when there is no redirect, whoever keeps it, and looks again soon', async () => {
-    const { keeper, testBed, pass } = open(active);
-    await keeper.start();
-    await keeper.pause();
-    testBed.now = absent;
-    await pass(10_000);
-    assert.deepEqual([keeper.problem(), testBed.installs], ['no chain', 0]);
-    testBed.now = broken;
-    await pass(999);
-    assert.equal(keeper.problem(), 'no chain');
-    await pass(1);
-    assert.equal(keeper.problem(), undefined);
-    await keeper[Symbol.asyncDispose]();
-  });
-
-  it('repairs at once what the other process left, and has no problem meanwhile', async () => {
-    const { keeper, testBed, pass, outcomes } = open(active);
-    await keeper.start();
-    await keeper.pause();
-    testBed.now = broken;
-    await pass(10_000);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    testBed.heldInstall = promise;
-    keeper.resume();
-    await pass(0);
-    assert.deepEqual([testBed.installs, keeper.problem()], [1, undefined]);
-    resolve();
-    await pass(0);
-    assert.deepEqual([testBed.now, keeper.problem()], [active, undefined]);
-    assert.deepEqual(outcomes, ['unchanged', 'repaired']);
-    await pass(9_999);
-    assert.equal(outcomes.length, 2);
-    // What breaks later is a problem until it is repaired.
-    testBed.heldInstall = Promise.withResolvers<void>().promise;
-    testBed.now = broken;
-    await pass(1);
-    assert.equal(keeper.problem(), 'jump is gone');
-  });
-
-  it('has the problem when the other process left no redirect, or what it left cannot be repaired', async () => {
-    const { keeper, testBed, pass } = open(active);
-    await keeper.start();
-    await keeper.pause();
-    testBed.now = absent;
-    testBed.heldInstall = Promise.withResolvers<void>().promise;
-    keeper.resume();
-    await pass(0);
-    assert.equal(keeper.problem(), 'no chain');
-
-    const other = open(active);
-    await other.keeper.start();
-    await other.keeper.pause();
-    other.testBed.now = broken;
-    other.testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
-    other.keeper.resume();
-    await other.pass(0);
-    assert.match(other.keeper.problem() ?? '', /the lock is held/);
-    other.testBed.installError = undefined;
-    await other.pass(250);
-    assert.equal(other.keeper.problem(), undefined);
-    await other.keeper[Symbol.asyncDispose]();
-  });
-
-  it('checks once more when a pause ends during its first check, and stays paused when one begins again', async () => {
-    const { keeper, testBed, pass, outcomes } = open(absent);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    testBed.held = promise;
-    const pausing = keeper.pause();
-    const started = keeper.start();
-    await pass(0);
-    keeper.resume();
-    resolve();
-    await Promise.all([pausing, started]);
-    assert.deepEqual(outcomes, []);
-    await pass(0);
-    assert.deepEqual(outcomes, ['installed']);
-    testBed.held = Promise.withResolvers<void>().promise;
-    await pass(10_000);
-    const again = keeper.pause();
-    keeper.resume();
-    void keeper.pause();
-    testBed.now = broken;
-    await pass(60_000);
-    assert.deepEqual(outcomes, ['installed']);
-    void again;
-  });
-
-  it('begins no check when a pause ends after its disposal', async () => {
-    const { keeper, clock } = open(active);
-    await keeper.start();
-    await keeper.pause();
-    await keeper[Symbol.asyncDispose]();
-    keeper.resume();
-    assert.deepEqual(clock.armed, []);
-  });
-
-  it('reports what another process keeps, though it never succeeded itself', async () => {
-    const { keeper, testBed, pass, lines } = open(absent);
-    testBed.installError = new RedirectError('BUSY', 'load', 'refused');
-    await keeper.start();
-    await keeper.pause();
-    assert.deepEqual([keeper.problem(), keeper.settledAtMs], ['BUSY: load: refused', undefined]);
-    testBed.now = broken;
-    await pass(10_000);
-    assert.equal(keeper.problem(), undefined);
-    assert.notEqual(keeper.settledAtMs, undefined);
-    testBed.now = active;
-    await pass(10_000);
-    keeper.resume();
-    await pass(10_000);
-    assert.deepEqual(lines, ['error redirect not in place, retrying'], 'it installed nothing');
-    await keeper[Symbol.asyncDispose]();
-  });
-
   it('reports a success after a single failure, though it was active before', async () => {
     const { keeper, testBed, pass, lines } = open(active);
     await keeper.start();
@@ -440,24 +369,236 @@ describe('the reconciler of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  for (const [what, end] of [
-    ['paused', (keeper: Reconciler) => keeper.pause()],
-    ['disposed', (keeper: Reconciler) => keeper[Symbol.asyncDispose]()],
-  ] as const) {
-    it(`is ${what} only after a running check has ended`, async () => {
-      const { keeper, testBed } = open(absent);
-      const { promise, resolve } = Promise.withResolvers<void>();
-      testBed.held = promise;
-      const started = keeper.start();
-      let isOver = false;
-      const ending = end(keeper).then(() => (isOver = true));
-      await new Promise(setImmediate);
-      assert.deepEqual([isOver, testBed.installs], [false, 0]);
-      resolve();
-      await ending;
-      assert.equal(testBed.installs, 1);
-      await started;
+  it('is disposed only after a running check has ended', async () => {
+    const { keeper, testBed } = open(absent);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    testBed.held = promise;
+    const started = keeper.start();
+    let isOver = false;
+    const ending = keeper[Symbol.asyncDispose]().then(() => (isOver = true));
+    await new Promise(setImmediate);
+    assert.deepEqual([isOver, testBed.installs], [false, 0]);
+    resolve();
+    await ending;
+    assert.equal(testBed.installs, 1);
+    await started;
+  });
+});
+
+describe('the reconciler of the redirect beside another agent', () => {
+  it('changes nothing and has no problem while the other one maintains the redirect in its way', async () => {
+    const { keeper, testBed, pass, outcomes, lines, clock } = openBeside(activeAt(otherPort));
+    await keeper.start();
+    assert.notEqual(keeper.settledAtMs, undefined);
+    testBed.now = { ...broken, port: otherPort };
+    for (let round = 0; round < 20; round++) {
+      await pass(10_000);
+      assert.deepEqual([keeper.problem(), keeper.isOwner], [undefined, false]);
+    }
+    assert.equal(keeper.status.detail, 'of another agent; nft');
+    assert.deepEqual([testBed.installs, outcomes], [0, []]);
+    assert.deepEqual(lines, ['info another agent maintains the redirect']);
+    await keeper[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
+  });
+
+  it('takes the redirect as soon as its own agent listens, within a look', async () => {
+    const { keeper, testBed, pass, outcomes, lines, own } = openBeside(activeAt(otherPort));
+    await keeper.start();
+    await pass(5_000);
+    assert.equal(testBed.reads, 1, 'looks are no checks');
+    own({ listens: true });
+    await pass(250);
+    await pass(0);
+    assert.deepEqual([testBed.now, keeper.isOwner], [activeAt(ownPort), true]);
+    assert.deepEqual(outcomes, ['unchanged']);
+    assert.equal(lines.at(-1), 'info redirect points at another agent now');
+    testBed.now = { ...broken, port: ownPort };
+    await pass(10_000);
+    assert.deepEqual(
+      [testBed.now, outcomes.at(-1)],
+      [activeAt(ownPort), 'repaired'],
+      'it is the owner',
+    );
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('leaves the redirect to the younger one, also when that one has moved it', async () => {
+    const { keeper, testBed, pass, own, other } = openBeside(activeAt(ownPort));
+    own({ listens: true, order: 1 });
+    other({ order: 2, listens: false });
+    await keeper.start();
+    assert.equal(keeper.isOwner, true);
+    other({ listens: true });
+    await pass(30_000);
+    assert.deepEqual([testBed.installs, testBed.now], [0, activeAt(ownPort)]);
+    testBed.now = activeAt(otherPort);
+    await pass(10_000);
+    assert.deepEqual([testBed.installs, keeper.isOwner, keeper.problem()], [0, false, undefined]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('gives the redirect away while its own agent does not listen', async () => {
+    const { keeper, testBed, pass, own, lines } = openBeside(activeAt(ownPort));
+    own({ listens: true });
+    await keeper.start();
+    own({ listens: false });
+    await pass(250);
+    await pass(0);
+    assert.deepEqual(testBed.now, activeAt(otherPort));
+    assert.equal(lines.at(-1), 'info redirect points at another agent now');
+    await pass(10_000);
+    assert.deepEqual([testBed.installs, keeper.isOwner], [1, false]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('takes the redirect when the process of the other one is gone', async () => {
+    const { keeper, testBed, pass, other } = openBeside(activeAt(otherPort));
+    await keeper.start();
+    other({ isHeld: false });
+    await pass(250);
+    await pass(0);
+    testBed.now = { ...broken, port: otherPort };
+    await pass(10_000);
+    assert.deepEqual(testBed.now, activeAt(otherPort), 'maintained for it while it listens');
+    assert.equal(keeper.isOwner, true);
+    other({ listens: false });
+    await pass(250);
+    await pass(0);
+    assert.deepEqual(testBed.now, activeAt(ownPort));
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('looks no more once there is no other one', async () => {
+    const { keeper, agents, pass, clock, own } = openBeside(activeAt(ownPort));
+    own({ listens: true });
+    await keeper.start();
+    agents.other = undefined;
+    await pass(250);
+    await pass(0);
+    const { looks } = agents;
+    await pass(9_000);
+    assert.equal(agents.looks, looks);
+    assert.equal(clock.armed.length, 1, 'the next check');
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('reports each look, and none that fails', async () => {
+    const { keeper, agents, pass, testBed } = openBeside(activeAt(otherPort));
+    await keeper.start();
+    assert.equal(agents.statuses, 1);
+    for (let round = 0; round < 4; round++) await pass(250);
+    assert.equal(agents.statuses, 5);
+    const { own } = agents;
+    Object.defineProperty(agents, 'own', {
+      get: () => {
+        throw new Error('no descriptors left');
+      },
+      configurable: true,
+    });
+    for (let round = 0; round < 4; round++) await pass(250);
+    assert.deepEqual([agents.statuses, testBed.reads], [9, 1]);
+    await pass(8_000);
+    assert.equal(keeper.problem(), 'no descriptors left', 'the check meets it');
+    Object.defineProperty(agents, 'own', { value: own });
+    await pass(250);
+    assert.equal(keeper.problem(), undefined);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('has a problem when there is no redirect, whoever maintains it, and installs it', async () => {
+    const { keeper, testBed, pass, outcomes, agents } = openBeside(activeAt(otherPort));
+    await keeper.start();
+    testBed.now = absent;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    testBed.heldInstall = promise;
+    await pass(10_000);
+    assert.deepEqual([keeper.problem(), agents.turns], ['no chain', 1]);
+    resolve();
+    await pass(0);
+    assert.deepEqual(
+      [keeper.problem(), agents.turns],
+      [undefined, 0],
+      'nobody else checks meanwhile',
+    );
+    assert.deepEqual(testBed.now, activeAt(otherPort));
+    assert.deepEqual(outcomes, ['installed']);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('waits longer after each failure, however often it looks', async () => {
+    const { keeper, testBed, pass, own, other } = openBeside(activeAt(otherPort));
+    await keeper.start();
+    testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
+    own({ listens: true });
+    await pass(250);
+    await pass(0);
+    let installs = 1;
+    for (const pauseMs of [250, 500, 1_000, 2_000, 4_000]) {
+      assert.equal(testBed.installs, installs, `before ${pauseMs}`);
+      for (let passed = 0; passed < pauseMs; passed += 250) await pass(250);
+      assert.equal(testBed.installs, (installs += 1), `after ${pauseMs}`);
+    }
+    // A change of the other agent is something new.
+    other({ isHeld: false });
+    testBed.installError = undefined;
+    await pass(250);
+    await pass(0);
+    assert.deepEqual(testBed.now, activeAt(ownPort));
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  describe('when its process ends', () => {
+    const cases = [
+      ['gives the redirect to the other one', true, {}, activeAt(otherPort)],
+      [
+        'keeps it where the other one takes no connections',
+        false,
+        { listens: false },
+        activeAt(ownPort),
+      ],
+      [
+        'keeps it where nobody maintains it for the other one',
+        false,
+        { isHeld: false },
+        activeAt(ownPort),
+      ],
+    ] as const;
+    for (const [what, isGiven, change, left] of cases) {
+      it(what, async () => {
+        const { keeper, testBed, pass, own, other, clock } = openBeside(activeAt(ownPort));
+        own({ listens: true });
+        other(change);
+        await keeper.start();
+        assert.equal(await keeper.leave(), isGiven);
+        assert.deepEqual(testBed.now, left);
+        const { reads } = testBed;
+        await pass(60_000);
+        assert.deepEqual([testBed.now, testBed.reads], [left, reads], 'these were the last checks');
+        await keeper[Symbol.asyncDispose]();
+        assert.deepEqual(clock.armed, []);
+      });
+    }
+
+    it('tries again a few times', async () => {
+      const { keeper, testBed, own } = openBeside(activeAt(ownPort));
+      own({ listens: true });
+      await keeper.start();
+      testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
+      assert.equal(await keeper.leave(), false);
+      assert.equal(testBed.installs, 3);
+      testBed.installError = undefined;
+      assert.equal(await keeper.leave(), true);
       await keeper[Symbol.asyncDispose]();
     });
-  }
+
+    it('has given nothing away without a slot', async () => {
+      const { keeper, testBed } = open(active);
+      await keeper.start();
+      const { reads } = testBed;
+      assert.equal(await keeper.leave(), false);
+      assert.equal(testBed.reads, reads);
+      await keeper[Symbol.asyncDispose]();
+    });
+  });
 });

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freshNative } from '../../../scripts/native.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { systemClock } from '../../../src/base/time/clock.ts';
 import { refuse, type Answer } from '../../../src/nmi/base/answers.ts';
@@ -12,11 +11,10 @@ import type { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
 import type { GrantedDecision } from '../../../src/nmi/server/decision-cache.ts';
-import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { openBareListener } from '../../support/bare-listener.ts';
+import { bareListener, openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../../lab/fabric/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-fixture.ts';
@@ -585,34 +583,24 @@ describe('the listener', () => {
     await draining;
   });
 
-  it('accepts from a socket that it was given, once it is allowed to', async () => {
-    freshNative();
+  it('listens at another port than the given one, and again after a port was taken', async () => {
+    await using other = await openBareListener();
+    await using listener = bareListener();
+    assert.equal(listener.host, '127.0.0.1');
+    await assert.rejects(listener.listen(other.port), { code: 'EADDRINUSE' });
     const port = await freePort();
-    const descriptor = nativeModule().openListener('127.0.0.1', port);
-    const mayAccept = Promise.withResolvers<undefined>();
-    await using listener = await openBareListener({
-      port,
-      descriptor,
-      mayAccept: mayAccept.promise,
-    });
+    await listener.listen(port);
     assert.equal(listener.port, port);
-    const waiting = dial(port);
-    const status = statusOf(waiting);
-    await delay(50);
-    assert.equal(listener.connections, 0);
-    mayAccept.resolve(undefined);
-    assert.equal(await status, '404');
-    waiting.destroy();
+    const socket = dial(port);
+    assert.equal(await statusOf(socket), '404');
+    socket.destroy();
   });
 
-  it('closes a socket from which it never accepted', async () => {
-    freshNative();
+  it('listens no more once it was drained, though it never did', async () => {
     const port = await freePort();
-    const descriptor = nativeModule().openListener('127.0.0.1', port);
-    const mayAccept = Promise.withResolvers<undefined>();
-    const listener = await openBareListener({ port, descriptor, mayAccept: mayAccept.promise });
+    const listener = bareListener();
     await listener.drain(0);
-    mayAccept.resolve(undefined);
+    await listener.listen(port);
     const refused = connect({ host: '127.0.0.1', port });
     await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
   });

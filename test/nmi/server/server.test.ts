@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import { createServer, connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { ResourceUses } from '../../../src/nmi/grants/resource-uses.ts';
-import { freshNative } from '../../../scripts/native.ts';
 import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../../src/cache/index/objects.ts';
@@ -18,7 +17,6 @@ import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import type { ClusterState } from '../../../src/nmi/state/cluster-state.ts';
 import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
-import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
@@ -32,13 +30,12 @@ const token =
 
 /**
  * The request path for one pod that is bound to an identity; its token is cached.
- * @param otherAgent accepts from the same socket; this one has its objects once `synced` resolves. The other one ends when
- * `ended` does.
+ * @param node whether another agent takes connections, and whether this one is ready.
  */
 async function open(
   flags: Readonly<Record<string, string>> = {},
   clock: Clock = systemClock,
-  otherAgent?: { readonly synced: Promise<void>; readonly ended: Promise<void> },
+  node = { isAlone: true, isReady: true },
 ) {
   const port = await freePort();
   const parsed = parseConfig({ node: 'n', 'nmi-port': String(port), ...flags }, {});
@@ -59,21 +56,18 @@ async function open(
     onHit: () => seen.push('hit'),
     onThrottled: ({ name }: Pod, limit: string) => seen.push(`throttled ${name} ${limit}`),
   };
-  if (otherAgent !== undefined) freshNative();
   const server = await openServer({
     config: { ...parsed.config, listenIp },
     tuning,
-    kernel: { attest: () => ({ kind: 'by-address' }), findCgroupUid: () => undefined },
-    held:
-      otherAgent === undefined
-        ? undefined
-        : {
-            descriptor: nativeModule().openListener(listenIp, port),
-            isShared: true,
-            untilAlone: otherAgent.ended,
-          },
+    kernel: {
+      attest: () => ({ kind: 'by-address' }),
+      findCgroupUid: () => undefined,
+      port: parsed.config.listenPort,
+      hasSlots: false,
+      isAlone: () => node.isAlone,
+    },
+    isReady: () => node.isReady,
     state: {
-      watches: { whenSynced: () => otherAgent?.synced },
       pods,
       grants,
       owners: createOwners('off').owners,
@@ -127,27 +121,74 @@ describe('the assembled request path', () => {
     assert.deepEqual([bound[0]?.['msg'], bound[0]?.['port']], ['listening', fixture.port]);
   });
 
-  for (const end of ['synced', 'ended'] as const) {
-    it(`leaves connections to another agent for however long, until it has ${end}`, async () => {
+  /** Some turns of a clock that stands still otherwise. */
+  async function pass(clock: HandClock, ms: number): Promise<void> {
+    for (let passed = 0; passed < ms; passed += 50) {
+      clock.advance(50);
+      await new Promise(setImmediate);
+    }
+  }
+
+  const says = 'another agent takes connections until this one is ready';
+  for (const [when, node, change] of [
+    ['at once if it is alone, ready or not', { isAlone: true, isReady: false }, {}],
+    ['once it is ready', { isAlone: false, isReady: false }, { isReady: true }],
+    ['once the other agent is gone', { isAlone: false, isReady: false }, { isAlone: true }],
+  ] as const) {
+    it(`listens ${when}`, async () => {
       const clock = new HandClock();
-      const [synced, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-      await using fixture = await open({}, clock, {
-        synced: synced.promise,
-        ended: ended.promise,
-      });
-      const connectionsNow = () =>
-        fixture.server.samples().find(({ metric }) => metric === 'nmi_connections')?.value;
-      const socket = fixture.dial();
-      await once(socket, 'connect');
-      clock.advance(600_000);
-      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
-      assert.equal(connectionsNow(), 0);
-      (end === 'synced' ? synced : ended).resolve();
-      await eventually(() => assert.equal(connectionsNow(), 1));
-      socket.destroy();
+      const now = { ...node };
+      await using fixture = await open({}, clock, now);
+      const [condition] = fixture.server.conditions;
+      assert.equal(condition?.name, 'listener');
+      if (!node.isAlone) {
+        await pass(clock, 600_000 / 50);
+        assert.equal(condition.problem(), says);
+        const refused = connect({ host: '127.0.0.1', port: fixture.port });
+        await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
+        Object.assign(now, change);
+        await pass(clock, 50);
+      }
+      await eventually(() => assert.equal(condition.problem(), undefined));
       assert.equal(await fixture.ask(token), '200');
+      assert.deepEqual(
+        clock.armed.filter((ms) => ms <= 50),
+        [],
+        'it polls no more',
+      );
     });
   }
+
+  it('tries again where it cannot listen in its turn, and is not ready until then', async () => {
+    const clock = new HandClock();
+    const node = { isAlone: false, isReady: false };
+    await using fixture = await open({}, clock, node);
+    const [condition] = fixture.server.conditions;
+    const taken = createServer().listen(fixture.port, '127.0.0.1');
+    await once(taken, 'listening');
+    node.isReady = true;
+    clock.advance(50);
+    await eventually(() => assert.match(condition?.problem() ?? '', /is in use/));
+    taken.close();
+    await once(taken, 'close');
+    await eventually(async () => {
+      await pass(clock, 50);
+      assert.equal(condition?.problem(), undefined);
+    });
+    assert.equal(await fixture.ask(token), '200');
+  });
+
+  it('listens no more once it is closed before its turn', async () => {
+    const clock = new HandClock();
+    const node = { isAlone: false, isReady: false };
+    const fixture = await open({}, clock, node);
+    await fixture.server.drain(0);
+    await fixture[Symbol.asyncDispose]();
+    node.isReady = true;
+    await pass(clock, 200);
+    const refused = connect({ host: '127.0.0.1', port: fixture.port });
+    await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
+  });
 
   it('answers usual requests on the fast path, unless that is off', async () => {
     const usual = `GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`;
@@ -304,12 +345,11 @@ describe('the assembled request path', () => {
 
   it('does not start when its port is in use, and names the options', async () => {
     const port = await freePort();
-    const taken = createServer().listen(port, '127.0.0.1');
+    await using taken = createServer().listen(port, '127.0.0.1');
     await once(taken, 'listening');
     await assert.rejects(open({ 'nmi-port': String(port) }), {
       name: 'StartError',
       message: new RegExp(`127\\.0\\.0\\.1:${port} is in use .*--nmi-port or --nmi-listen-address`),
     });
-    taken.close();
   });
 });

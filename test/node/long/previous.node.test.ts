@@ -1,7 +1,6 @@
 /**
- * Updates from the commit before this one to this one, and back by `helm rollback`, under load: where both
- * write the records of callers alike, no request is refused; where they do not, the node stays closed and
- * pods are served again within seconds.
+ * Updates from the commit before this one to this one, and back by `helm rollback`, under load: no request is
+ * refused, whether both write the records of callers alike or not.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
@@ -25,8 +24,6 @@ const running = '--field-selector=status.phase=Running';
 const inNamespace = '--namespace=kube-system';
 /** More than the pods of this test, until one of them fills the node. */
 const maxPods = 20;
-/** A machine with 15 processes for each processor took 3.3 s. */
-const limitMs = 9_000;
 
 describe('an update from the commit before', { skip }, () => {
   const previous = skip === false ? providePrevious('previous') : undefined;
@@ -106,7 +103,7 @@ describe('an update from the commit before', { skip }, () => {
     await node.kubectl(['delete', 'deployment', 'filler', '--wait']);
   });
 
-  it('stays closed where the records have another layout, and serves again', async (t) => {
+  it('refuses no request where the records have another layout', async (t) => {
     assert.ok(otherLayout !== undefined);
     const { chart, tag } = otherLayout;
     for (const way of [
@@ -115,7 +112,7 @@ describe('an update from the commit before', { skip }, () => {
       back,
     ]) {
       const report = await during(t, way);
-      assert.ok(report.bound.silentMs <= limitMs, describeLoad(report));
+      assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
     }
   });
 });

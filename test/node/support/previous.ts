@@ -18,7 +18,6 @@ export interface Previous {
 const layoutFiles = [
   ['src/redirect/native/nmi.h', /(#define NMI_LAYOUT )\d+/],
   ['src/redirect/ebpf/settings.ts', /(mapLayout = )\d+/],
-  ['deploy/chart/templates/_names.tpl', /(handover-1-records-)\d+/],
 ] as const;
 /** Each commit makes others. */
 const unusedDays = 1;

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { nativeFolder } from '../../../scripts/native.ts';
+import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
@@ -176,7 +177,10 @@ describe('the caller of an accepted socket', { skip }, () => {
     const container = testBed.tree.make('kubepods/besteffort/podnext/c1');
     // The port is kept for agents.
     assert.match(await startAgent(container, listenPort + 1), / no-answer$/);
-    const update = testBed.redirect({ ownCgroup: next, hasPredecessor: () => true });
+    const update = testBed.redirect({
+      ownCgroup: next,
+      otherAgents: () => [cgroupIdOf(agentPod) ?? 0n],
+    });
     assert.deepEqual((await update.install()).problems, []);
     for (const cgroup of [inAgentPod('c1'), container]) {
       assert.equal(await startAgent(cgroup), listening);

@@ -45,7 +45,12 @@ function fileExempt(pin: string, cgroupId: bigint): void {
 /** One more program for the same hook, pinned. */
 function loadConnect4(pin: string): void {
   const programs = readPrograms();
-  nativeModule().load(programs, settingsOf(programs, defaultTarget), {}, { nmi_connect4: pin });
+  nativeModule().load(
+    programs,
+    settingsOf(programs, defaultTarget, 2579),
+    {},
+    { nmi_connect4: pin },
+  );
 }
 
 describe('a pod behind the eBPF redirect', { skip }, () => {
@@ -528,7 +533,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const foreign: WantedPrograms = {
       pinFolder: testBed.pinFolder,
       object,
-      settings: settingsOf(object, defaultTarget).fill(99, 0, 1),
+      settings: settingsOf(object, defaultTarget, 2579).fill(99, 0, 1),
       cgroup: pods,
       agent: pods,
       exempt: [],

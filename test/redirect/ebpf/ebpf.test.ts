@@ -43,6 +43,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
   const state = {
     refusal: undefined as RedirectError | undefined,
     hasAddress: true,
+    fallbackPort: undefined as number | undefined,
   };
   const step = async (name: string): Promise<void> => {
     steps.push(`${name} begins`);
@@ -54,13 +55,14 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
   const fallback: IptablesRedirect = {
     mode: 'iptables',
     prepare: () => Promise.reject(new TypeError('the eBPF mode prepares')),
-    install: async () => {
+    install: async (port) => {
       await step('fallback');
-      return { ...active, changed: ['jump added'] };
+      state.fallbackPort = port;
+      return { ...active, port, changed: ['jump added'] };
     },
     verify: async () => {
       await step('look');
-      return active;
+      return { ...active, port: state.fallbackPort };
     },
     isFrontWhole: () => Promise.reject(new TypeError('it lies behind the programs')),
     remove: () => step('removal'),
@@ -91,6 +93,7 @@ describe('the eBPF mode', () => {
       state: 'active',
       detail: `eBPF on ${pods}; 169.254.169.254:80 to 169.254.25.79:2579; behind it nft`,
       problems: [],
+      port: 2579,
     };
     assert.deepEqual(await redirect.install(), {
       ...status,
@@ -166,6 +169,37 @@ describe('the eBPF mode', () => {
     assert.equal(next.whyUnavailable?.(), undefined, 'it opens the map of callers again');
   });
 
+  it('points at the port of one of both agents, and stays there unless it is told otherwise', async () => {
+    const { redirect, kernel, pinFolder, state } = open();
+    assert.equal((await redirect.verify()).port, undefined);
+    for (const [wanted, found] of [
+      [undefined, 2579],
+      [2580, 2580],
+      [undefined, 2580],
+      [2579, 2579],
+    ] as const) {
+      const installed = await redirect.install(wanted);
+      assert.deepEqual([installed.port, (await redirect.verify()).port], [found, found]);
+      assert.match(installed.detail, new RegExp(`to 169\\.254\\.25\\.79:${found};`));
+      assert.equal(state.fallbackPort, found);
+    }
+    // The programs are moved first.
+    state.refusal = new RedirectError('BUSY', 'restore', 'the lock is held');
+    await assert.rejects(redirect.install(2580), { code: 'BUSY' });
+    state.refusal = undefined;
+    const { port, problems } = await redirect.verify();
+    assert.deepEqual([port, problems], [2580, ['iptables leads to port 2579']]);
+    assert.deepEqual((await redirect.install(2580)).problems, []);
+    // Programs of an agent with other ports.
+    const elsewhere = settingsOf(readPrograms(), { ...defaultTarget, listenPort: 99 }, 99);
+    kernel.change(join(pinFolder, 'settings'), { value: elsewhere });
+    assert.deepEqual(
+      [(await redirect.verify()).port, (await redirect.verify()).state],
+      [undefined, 'broken'],
+    );
+    assert.equal((await redirect.install()).port, 2579);
+  });
+
   it('attests nobody by a map that it could not open again', async () => {
     const { redirect } = open();
     await redirect.install();
@@ -214,7 +248,10 @@ describe('the eBPF mode', () => {
       qosClasses: classes.map((name) => inodeOf(join(pods, name))),
       netnsCookie: 1n,
     };
-    assert.deepEqual(diffSettings(settings, settingsOf(readPrograms(), defaultTarget, node)), []);
+    assert.deepEqual(
+      diffSettings(settings, settingsOf(readPrograms(), defaultTarget, 2579, node)),
+      [],
+    );
   });
 
   it('fails where nothing can be pinned', async () => {
@@ -256,18 +293,18 @@ describe('the cgroups that the eBPF mode exempts', () => {
     assert.deepEqual(kernel.nodePods, new Set([6n]));
   });
 
-  it('are not changed for those of an agent that still runs', async () => {
-    for (const [over, kept] of [
-      [{ hasPredecessor: () => true }, [9n]],
-      [{ hasPredecessor: () => false }, []],
-      [{}, []],
-    ] as const) {
-      const { redirect, kernel, pod } = open(over);
-      kernel.exempt.add(9n);
-      await redirect.install();
-      assert.deepEqual(kernel.exempt, new Set([...kept, inodeOf(pod)]));
-      mock.restoreAll();
-    }
+  it('are those of the node’s other agents too, as long as it has them', async () => {
+    let otherAgents: readonly bigint[] = [9n];
+    const { redirect, kernel, pod } = open({ otherAgents: () => otherAgents });
+    kernel.exempt.add(8n);
+    await redirect.install();
+    assert.deepEqual(kernel.exempt, new Set([inodeOf(pod), 9n]));
+    await redirect.letThrough?.([5n]);
+    assert.deepEqual(kernel.exempt, new Set([inodeOf(pod), 9n]));
+    otherAgents = [];
+    assert.deepEqual((await redirect.verify()).problems, ['cgroup 9 is exempt']);
+    await redirect.install();
+    assert.deepEqual(kernel.exempt, new Set([inodeOf(pod)]));
   });
 
   it('have the agent before it listens, if programs of an earlier agent are pinned', async () => {

@@ -28,7 +28,7 @@ import {
 import { hooks, inodeOf, nativeFailure, openFakeKernel, type FakeKernel } from './fake-kernel.ts';
 
 const object = Buffer.from('programs');
-const settings = settingsOf(object, defaultTarget);
+const settings = settingsOf(object, defaultTarget, 2579);
 const otherLayout = Uint8Array.from(settings).fill(99, 0, 1);
 
 let bpffs: PretendedFileSystem;
@@ -101,11 +101,11 @@ describe('pods on the host network', () => {
     assert.deepEqual(nodePods, new Set());
   });
 
-  it('change without the exempt cgroups, to which the next agent may have added its own', () => {
+  it('change together with the exempt cgroups, which one agent of the node maintains', () => {
     const { nodePods, exempt } = openInstalled();
     exempt.add(9n);
     changeNodePods(told(5n), defaultTarget);
-    assert.deepEqual([nodePods, exempt], [new Set([5n]), new Set([7n, 9n])]);
+    assert.deepEqual([nodePods, exempt], [new Set([5n]), new Set([7n])]);
   });
 
   it('wait for the programs', () => {
@@ -175,11 +175,12 @@ describe('installing the programs', () => {
     assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), [
       'program getsockopt not attached',
     ]);
-    installPrograms({ ...wanted(), agent: next, keepsExempt: true });
+    const both = { ...wanted(), agent: next, exempt: [7n, inodeOf(folder)] };
+    installPrograms(both);
     assert.ok(calls.includes(`attach nmi_getsockopt to ${next.path}`));
     assert.deepEqual(read(join(folder, linkOf('getsockopt'))), first);
     assert.ok(isAnswered(next.id));
-    assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), []);
+    assert.deepEqual(diffPrograms(both), []);
     installPrograms({ ...wanted(), agent: next });
     assert.deepEqual([inodeOf(folder), next.id].map(isAnswered), [false, true]);
   });
@@ -308,7 +309,11 @@ describe('reading the programs back', () => {
     ['cgroup 7 is not exempt', ({ exempt }) => exempt.clear()],
     [
       'programs of another version',
-      change('settings', { value: Uint8Array.from(settings).fill(0, 56) }),
+      change('settings', { value: Uint8Array.from(settings).fill(0, 64, 92) }),
+    ],
+    [
+      "programs reserve other ports than the agents'",
+      change('settings', { value: Uint8Array.from(settings).fill(0, 92) }),
     ],
   ];
   for (const [problem, breakIt] of broken) {

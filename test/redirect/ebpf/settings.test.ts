@@ -1,11 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { diffSettings, mapLayout, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import {
+  diffSettings,
+  listenPortOf,
+  mapLayout,
+  settingsOf,
+} from '../../../src/redirect/ebpf/settings.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 
 const node = { podsRoot: 2n ** 40n + 7n, qosClasses: [8n, 9n], netnsCookie: 4n };
 const programs = Buffer.from('programs');
-const settings = settingsOf(programs, defaultTarget, node);
+const settings = settingsOf(programs, defaultTarget, 2579, node);
 
 describe('the settings of the programs', () => {
   it('are bytes in the order of the C structure, addresses and ports in network order', () => {
@@ -29,17 +34,22 @@ describe('the settings of the programs', () => {
       ],
     );
     // FNV-1a of the bytes, and their number.
-    const version = [0xa8, 0xb3, 0x6d, 0x8f, 8, 0, 0, 0];
-    assert.deepEqual([...settings.subarray(64)], [...version, ...Array<number>(24).fill(0)]);
+    const version = [0xa8, 0xb3, 0x6d, 0x8f, 8, 0, 0, 0, ...Array<number>(20).fill(0)];
+    const ports = [2579 >> 8, 2579 & 255, 2580 >> 8, 2580 & 255];
+    assert.deepEqual([...settings.subarray(64)], [...version, ...ports]);
   });
 
   it('differ by layout first, then by what they redirect and by their version', () => {
     assert.deepEqual(diffSettings(settings, settings), []);
-    const others = settingsOf(Buffer.from('others'), { ...defaultTarget, listenPort: 1 }, node);
+    const others = settingsOf(Buffer.from('others'), { ...defaultTarget, listenPort: 1 }, 1, node);
     const [target, version] = ['programs redirect other addresses', 'programs of another version'];
-    assert.deepEqual(diffSettings(others, settings), [target, version]);
+    const ports = "programs reserve other ports than the agents'";
+    assert.deepEqual(diffSettings(others, settings), [target, version, ports]);
+    const moved = settingsOf(programs, defaultTarget, 2580, node);
+    assert.deepEqual(diffSettings(moved, settings), [target]);
+    assert.deepEqual([settings, moved, others].map(listenPortOf), [2579, 2580, 1]);
     for (const other of [{ podsRoot: 1n }, { qosClasses: [8n] }, { netnsCookie: 5n }]) {
-      const elsewhere = settingsOf(programs, defaultTarget, { ...node, ...other });
+      const elsewhere = settingsOf(programs, defaultTarget, 2579, { ...node, ...other });
       assert.deepEqual(diffSettings(elsewhere, settings), [
         "programs know other cgroups or another network namespace as the node's",
       ]);

@@ -26,7 +26,7 @@ if (skip === false) await sweepDeadNamespaces();
 const LIMIT =
   '-A nmi-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
 const DIRECT_LIMIT =
-  '-A nmi-metadata -d 169.254.25.79/32 -p tcp -m tcp --dport 2579 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
+  '-A nmi-metadata -d 169.254.25.79/32 -p tcp -m tcp --dport 2579:2580 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
 const DNAT =
   '-A nmi-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579';
 const OURS = [

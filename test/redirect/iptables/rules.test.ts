@@ -6,6 +6,7 @@ import {
   diffNat,
   isAbsent,
   parseNat,
+  redirectedPort,
   renderInstall,
   renderRemove,
   unlimitedChain,
@@ -13,7 +14,7 @@ import {
 } from '../../../src/redirect/iptables/rules.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 
-const port = fc.integer({ min: 1, max: 65535 });
+const port = fc.integer({ min: 1, max: 65534 });
 const target: fc.Arbitrary<RedirectTarget> = fc.record({
   metadataIp: fc.ipV4(),
   metadataPort: port,
@@ -117,9 +118,33 @@ describe('the rules of the redirect', () => {
       '-m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip ' +
       '--hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
     assert.equal(tooFast, others[0]?.replace(/-j DNAT.*/, limit));
-    const direct = '-d 169.254.25.79/32 -p tcp -m tcp --dport 2579';
+    const direct = '-d 169.254.25.79/32 -p tcp -m tcp --dport 2579:2580';
     assert.equal(tooFastDirect, `${direct} ${limit}`);
     assert.deepEqual(wantedChain(defaultTarget, true), [tooFast, ...others]);
+  });
+
+  it('lead to the port of one of both agents, and are limited at both', () => {
+    const empty = { hasChain: true, jumps: [1], otherReferences: [] };
+    for (const chainOf of [
+      (at?: number) => wantedChain(defaultTarget, false, at),
+      (at?: number) => wantedChain(defaultTarget, true, at),
+      (at?: number) => unlimitedChain(defaultTarget, at),
+    ]) {
+      assert.deepEqual(chainOf(), chainOf(2579));
+      const changed = chainOf(2580).filter((rule) => !chainOf(2579).includes(rule));
+      assert.equal(
+        changed.join(),
+        chainOf(2579)
+          .at(chainOf().indexOf('-j RETURN') - 1)
+          ?.replace('2579', '2580'),
+      );
+      for (const at of [2579, 2580]) {
+        assert.equal(redirectedPort({ ...empty, chain: chainOf(at) }, defaultTarget), at);
+      }
+      for (const chain of [chainOf(2581), []]) {
+        assert.equal(redirectedPort({ ...empty, chain }, defaultTarget), undefined);
+      }
+    }
   });
 
   it('are the same where the tool prints the size of the table behind the limit', () => {
@@ -131,8 +156,8 @@ describe('the rules of the redirect', () => {
       ...printed.map((rule) => `-A nmi-metadata ${rule}`),
     ];
     const state = parseNat(print({ chains: ['PREROUTING', 'nmi-metadata'], rules }));
-    assert.deepEqual(diffNat(state, defaultTarget), []);
-    assert.notDeepEqual(diffNat(state, defaultTarget, unlimitedChain(defaultTarget)), []);
+    assert.deepEqual(diffNat(state, wantedChain(defaultTarget)), []);
+    assert.notDeepEqual(diffNat(state, unlimitedChain(defaultTarget)), []);
   });
 
   it('never throw, whatever the tool prints', () => {
@@ -145,8 +170,8 @@ describe('the rules of the redirect', () => {
     fc.assert(
       fc.property(fc.array(line), target, (lines, some) => {
         const state = parseNat(lines.join('\n'));
-        diffNat(state, some);
-        renderInstall(state, some);
+        diffNat(state, wantedChain(some));
+        renderInstall(state, wantedChain(some));
         renderRemove(state);
       }),
     );
@@ -170,11 +195,11 @@ describe('one transaction', () => {
   it('leads from any state to the wanted one, after which nothing is left to do', () => {
     fc.assert(
       fc.property(table, target, (before, some) => {
-        const transaction = renderInstall(parseNat(print(before)), some);
+        const transaction = renderInstall(parseNat(print(before)), wantedChain(some));
         const after = transaction === undefined ? before : apply(before, transaction.script);
         const state = parseNat(print(after));
-        assert.deepEqual(diffNat(state, some), []);
-        assert.equal(renderInstall(state, some), undefined);
+        assert.deepEqual(diffNat(state, wantedChain(some)), []);
+        assert.equal(renderInstall(state, wantedChain(some)), undefined);
         assert.deepEqual(state.jumps, [1]);
         assert.deepEqual(state.chain, wantedChain(some));
       }),
@@ -184,7 +209,7 @@ describe('one transaction', () => {
   it('leaves every rule of others unchanged and in its place', () => {
     fc.assert(
       fc.property(table, target, (before, some) => {
-        const installed = renderInstall(parseNat(print(before)), some);
+        const installed = renderInstall(parseNat(print(before)), wantedChain(some));
         const after = installed === undefined ? before : apply(before, installed.script);
         assert.deepEqual(foreign(after), foreign(before));
         const removed = renderRemove(parseNat(print(after)));
@@ -213,7 +238,10 @@ describe('one transaction', () => {
     fc.assert(
       fc.property(table, target, (before, some) => {
         const state = parseNat(print(before));
-        assert.equal(renderInstall(state, some) === undefined, diffNat(state, some).length === 0);
+        assert.equal(
+          renderInstall(state, wantedChain(some)) === undefined,
+          diffNat(state, wantedChain(some)).length === 0,
+        );
       }),
     );
   });
@@ -285,7 +313,7 @@ describe('a difference is reported as a short sentence', () => {
   ];
   for (const [name, state, expected] of cases) {
     it(name, () => {
-      assert.deepEqual(diffNat(parseNat(print(state)), defaultTarget), expected);
+      assert.deepEqual(diffNat(parseNat(print(state)), wantedChain(defaultTarget)), expected);
     });
   }
 });
@@ -303,7 +331,7 @@ describe('the changes of an installation', () => {
       [state, undefined],
     ] as const;
     for (const [before, changes] of cases) {
-      assert.equal(renderInstall(before, defaultTarget)?.changes.join(', '), changes);
+      assert.equal(renderInstall(before, wantedChain(defaultTarget))?.changes.join(', '), changes);
     }
   });
 

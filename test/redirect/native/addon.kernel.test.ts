@@ -50,7 +50,7 @@ describe('the native module', { skip }, () => {
 
   const program = () => join(bpf.path, 'program');
   function load(maps: Pins, object = readPrograms(), programs: Pins = {}): void {
-    native.load(object, settingsOf(object, defaultTarget), maps, programs);
+    native.load(object, settingsOf(object, defaultTarget, 2579), maps, programs);
   }
 
   /** The error of a call that must fail, in the form that callers of the module get. */
@@ -118,12 +118,12 @@ describe('the native module', { skip }, () => {
           ),
           {},
         ),
-      () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, { ip: '1.2.3.4', port: 1 }, []),
+      () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, '1.2.3.4', []),
       // Longer than any address, or beginning with a valid address.
       ...['169.254.169.254/32', '255.255.255.2555', '10.0.0.1\0x'].map(
         (ip) => () => native.lookupCaller(callers, ip, 1, false),
       ),
-      () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, ['x']),
+      () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, '1.2.3.4', ['x']),
       () => native.isLocal('localhost'),
       () => (native.netnsCookie as (extra: number) => unknown)(1),
     ];
@@ -298,7 +298,7 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   async function cut(answeredBy: string | undefined, spared: readonly string[]): Promise<string> {
     const source = join(import.meta.dirname, '../../../src/redirect/native/addon.ts');
     const dialled = { ip: defaultTarget.metadataIp, port: 80 };
-    const answered = answeredBy === undefined ? 'undefined' : `{ ip: '${answeredBy}', port: 80 }`;
+    const answered = answeredBy === undefined ? 'undefined' : `'${answeredBy}'`;
     const script = testBed.node.start(`
       process.stdin.resume();
       import('${source}').then(({ nativeModule }) => console.log(nativeModule().cutFlows(

@@ -6,7 +6,7 @@ import type { Process } from '../machine.ts';
 import { clockOf } from './clock.ts';
 import type { Node } from './node.ts';
 
-export const roles = ['holder', 'agent'] as const;
+export const roles = ['redirect', 'agent'] as const;
 export type Role = (typeof roles)[number];
 
 const backOffsMs = [0, 5_000, 10_000, 20_000] as const;
@@ -14,8 +14,8 @@ const graceMs = 30_000;
 const probeMs = 1_000;
 const kubeletMs = 600;
 
-/** On each node. */
-export const handoverPath = '/host/handover.sock';
+/** Of each node's agents. */
+const slotFolder = '/host';
 
 /** The staleness limit of rights in the simulation; the default is a day. */
 export const rightsLimitMs = 20_000;
@@ -32,7 +32,7 @@ export class AgentPod {
     this.node = node;
     this.name = name;
     this.containers = {
-      holder: new Container(this, 'holder'),
+      redirect: new Container(this, 'redirect'),
       agent: new Container(this, 'agent'),
     };
   }
@@ -158,7 +158,7 @@ export class Container {
     const { world } = node;
     const stopping = new AbortController();
     let isRunning = false;
-    const program = this.#role === 'holder' ? runHolder : runAgent;
+    const program = this.#role === 'redirect' ? runRedirect : runAgent;
     this.#startedMs = world.nowMs;
     const process = world.start(this.name, node.machine, async () => {
       isRunning = true;
@@ -212,7 +212,8 @@ function setUp(pod: AgentPod, process: Process, redirect: 'ebpf' | 'pinned'): Se
     },
     {
       NMI_CALLER_SOCKET: `/${name}/callers.sock`,
-      NMI_HANDOVER_SOCKET: redirect === 'ebpf' ? handoverPath : undefined,
+      NMI_SLOT_FOLDER: redirect === 'ebpf' ? slotFolder : undefined,
+      NMI_POD_UID: name,
       NMI_EXPLAIN_SOCKET: redirect === 'ebpf' ? 'off' : `/${name}/agent/explain.sock`,
     },
   );
@@ -222,9 +223,12 @@ function setUp(pod: AgentPod, process: Process, redirect: 'ebpf' | 'pinned'): Se
   return { config: parsed.config, clock, log };
 }
 
-async function runHolder(pod: AgentPod, process: Process, stop: AbortSignal): Promise<number> {
+async function runRedirect(pod: AgentPod, process: Process, stop: AbortSignal): Promise<number> {
   const setup = setUp(pod, process, 'ebpf');
-  const daemon = await pod.node.world.loaded.code.startRedirectDaemon(setup);
+  const starting = pod.node.world.loaded.code.startRedirectDaemon(setup);
+  const daemon = await Promise.race([starting, aborted(stop)]);
+  // Until it has started, the signal ends it.
+  if (daemon === undefined) return 0;
   await aborted(stop);
   await daemon[Symbol.asyncDispose]();
   return 0;
@@ -247,9 +251,9 @@ async function runAgent(pod: AgentPod, process: Process, stop: AbortSignal): Pro
   return 0;
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
+function aborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
   });
 }

@@ -23,8 +23,8 @@ describe('the simulated cluster', () => {
   }
 });
 
-/** The steps from outside of the models of revocation and of closedness, as actions on one node. */
-const modelled: Readonly<Record<string, readonly Kind[]>> = {
+/** What ends a right, and what ends an agent, as actions on one node. */
+const endings: Readonly<Record<string, readonly Kind[]>> = {
   revocation: [
     'bindingDeleted',
     'bindingRestored',
@@ -42,13 +42,13 @@ function* orders(steps: readonly Kind[], length: number): Iterable<readonly Kind
     for (const first of steps) for (const rest of orders(steps, length - 1)) yield [first, ...rest];
 }
 
-describe('every order of the steps of a model', () => {
+describe('every order of some steps', () => {
   const length = sizeOfThisRun() === 'long' ? 3 : 2;
-  for (const [name, steps] of Object.entries(modelled)) {
+  for (const [name, kinds] of Object.entries(endings)) {
     it(`holds for ${name}`, async (t) => {
       using loaded = await openLoaded();
       let runs = 0;
-      for (const order of orders(steps, length)) {
+      for (const order of orders(kinds, length)) {
         const plan = order.map((kind, number) => {
           return { number, kind, atMs: number * 700, which: 0.1, size: 0.3 };
         });

@@ -3,9 +3,9 @@
  * processes, a record for each connection that they redirect, cgroups and links of pods.
  */
 import { RedirectError, type Attestation } from '../../../src/redirect/redirect.ts';
-import { currentProcess, type Machine } from '../machine.ts';
+import { currentProcess, type Machine, type Process } from '../machine.ts';
 
-export const agentAddress = { ip: '169.254.25.79', port: 2579 };
+export const agentIp = '169.254.25.79';
 export const metadata = { ip: '169.254.169.254', port: 80 };
 
 interface PodInKernel {
@@ -17,6 +17,16 @@ interface PodInKernel {
 export class Kernel {
   readonly machine: Machine;
   isRedirected = false;
+  /** The port that the programs redirect to. */
+  port = 2_579;
+  version = 1;
+  /** Cgroups that the programs let through: of agents. */
+  exempt: ReadonlySet<bigint> = new Set();
+  /** Of the programs that a process installs. */
+  versionOf: (process: Process) => number = () => 1;
+  onInstalled: (by: Process) => void = () => undefined;
+  /** How long an installation takes, besides the usual pace. */
+  longestInstallMs = 0;
   /** What is wrong with the programs. */
   drift: string | undefined;
   /** So many installations fail. */
@@ -61,7 +71,7 @@ export class Kernel {
   }
 
   /** @throws RedirectError */
-  install(): void {
+  install(port: number, version: number, exempt: ReadonlySet<bigint>): void {
     if (this.refusals > 0) {
       this.refusals -= 1;
       this.refusedMs = this.machine.scheduler.nowMs;
@@ -70,6 +80,9 @@ export class Kernel {
     this.isRedirected = true;
     this.wasClosed = true;
     this.drift = undefined;
+    this.port = port;
+    this.version = version;
+    this.exempt = exempt;
   }
 
   remove(): void {
@@ -83,17 +96,17 @@ export class Kernel {
     this.drift = undefined;
     this.isFull = false;
     this.refusals = 0;
-    this.machine.addresses.delete(agentAddress.ip);
+    this.machine.addresses.delete(agentIp);
     this.#records.clear();
   }
 
-  /** Where the connect of a pod to the metadata address leads. */
-  route(uid: string, ip: string, port: number): 'agent' | 'metadata' {
+  /** Where the connect of a pod to the metadata address leads: to a port of the agent, or to that address. */
+  route(uid: string, ip: string, port: number): number | 'metadata' {
     const pod = this.#pods.get(uid);
     if (!this.isRedirected || pod === undefined) return 'metadata';
     const [, container = 0n] = pod.cgroups;
     if (!this.isFull) this.#records.set(`${ip}:${port}`, container);
-    return 'agent';
+    return this.port;
   }
 
   forget(ip: string, port: number): void {

@@ -1,6 +1,6 @@
 /** A node: its kernel, the pods of the agent on it, and the pods that request tokens. */
 import { Machine } from '../machine.ts';
-import { AgentPod, handoverPath } from './agent-pod.ts';
+import { AgentPod } from './agent-pod.ts';
 import { Kernel } from './kernel.ts';
 import type { PodClient } from './pod-client.ts';
 import { most } from './limits.ts';
@@ -70,6 +70,9 @@ export class Node {
     const pod = new AgentPod(this, `${this.name}-agent${(this.#started += 1)}`);
     this.machine.files.make(`/${pod.name}`, { number: 0, name: 'the kubelet' }, 0o700);
     this.agents.add(pod);
+    this.kernel.addPod(pod.name, '');
+    // Its redirect may be there before it listens.
+    if (this.agents.size === 1) this.broken();
     this.world.tell(`${pod.name} starts`);
     pod.start();
     return pod;
@@ -104,7 +107,7 @@ export class Node {
     this.agents.clear();
     for (const client of this.clients) client.pause(3_000);
     this.kernel.reboot();
-    this.machine.files.clear(handoverPath);
+    this.machine.shared.clear();
     this.broken();
     this.startAgent();
   }

@@ -144,14 +144,14 @@ export const planted: readonly Planted[] = [
     edits: [{ file: 'connection.ts', from: '    else options.onSilent();', to: '' }],
   },
   {
-    name: 'a-holder-that-ends-stops-the-socket-for-all',
-    reports: /is refused: nothing was killed/,
+    name: 'the-younger-takes-the-redirect-before-it-listens',
+    reports: /is refused/,
     prefer: ['update'],
     edits: [
       {
-        file: 'listener-holder.ts',
-        from: '    this.#isClosed = true;\n    this.#drop();',
-        to: '    this.#isClosed = true;\n    if (this.#listener !== undefined) this.#native.setListening(this.#listener, false);\n    this.#drop();',
+        file: 'slots.ts',
+        from: 'if (own.listens && (isYounger(own, other) || !isOthers)) return own.port;',
+        to: 'if (isYounger(own, other) || (own.listens && !isOthers)) return own.port;',
       },
     ],
   },
@@ -226,15 +226,14 @@ export const planted: readonly Planted[] = [
     ],
   },
   {
-    name: 'the-next-holder-gets-no-socket',
+    name: 'nobody-takes-the-redirect-of-an-agent-that-has-ended',
     reports: /is refused|were not enough/,
-    prefer: ['kill'],
-    firstSeed: 10,
+    prefer: ['killPod', 'update'],
     edits: [
       {
-        file: 'held-listener.ts',
-        from: "connection.once('close', () => void giveBack());",
-        to: '',
+        file: 'slots.ts',
+        from: 'isOthers && other.isHeld && !own.listens ?',
+        to: 'isOthers ?',
       },
     ],
   },

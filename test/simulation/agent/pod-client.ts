@@ -3,7 +3,7 @@
  * try after 429, 503 or a connection that ends. Each answer is checked against the truth.
  */
 import { findTokenIdentity } from '../../../lab/fakes/token.ts';
-import { agentAddress, metadata } from './kernel.ts';
+import { agentIp, metadata } from './kernel.ts';
 import { longestMs } from './limits.ts';
 import type { Node } from './node.ts';
 import type { PodFacts } from './truth.ts';
@@ -173,12 +173,14 @@ export class PodClient {
     const { world, kernel, machine } = this.node;
     const port = world.network.nextPort();
     const { uid } = this.facts;
-    if (kernel.route(uid, this.ip, port) === 'metadata') {
+    const agentPort = kernel.route(uid, this.ip, port);
+    if (agentPort === 'metadata') {
       if (kernel.wasClosed) world.break(`a packet of ${uid} reaches the metadata service`);
       return undefined;
     }
     const source = { ip: this.ip, port };
-    const end = world.network.connect(machine, undefined, source, agentAddress, onAnswer);
+    const to = { ip: agentIp, port: agentPort };
+    const end = world.network.connect(machine, undefined, source, to, onAnswer);
     end.onClosed = () => kernel.forget(this.ip, port);
     return end;
   }

@@ -162,7 +162,6 @@ export class LocalWire implements Wire {
 
 /** The kernel answers the SYN if somebody listens; the connection waits until a process accepts it. */
 export function arriveAt(listener: TcpListener, end: TcpEnd): boolean {
-  if (!listener.isListening) return false;
   listener.waiting.push(end);
   for (const accept of listener.acceptors) accept();
   return true;

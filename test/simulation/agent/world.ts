@@ -94,9 +94,8 @@ export class World {
     const started = machine.start(name, main, (error) => {
       // A start that cannot go on says why, and its container is started again.
       const isExpected = error instanceof Error && error.name === 'StartError';
-      const isHandover = error instanceof Error && /no listening socket/.test(error.message);
       this.tell(`${name} failed: ${String(error)}`);
-      if (!isExpected && !isHandover) this.break(`${name} ended by a bug: ${stackOf(error)}`);
+      if (!isExpected) this.break(`${name} ended by a bug: ${stackOf(error)}`);
     });
     this.processes.add(started);
     void started.exited.then(() => this.processes.delete(started));

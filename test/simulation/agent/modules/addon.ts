@@ -1,11 +1,18 @@
-/** In place of the native module's loader: sockets that are passed on, and the links of pods. */
+/** In place of the native module's loader: locks of files, sockets that listen, and the links of pods. */
 import type { NativeModule } from '../../../../src/redirect/native/addon.ts';
-import { nativeModule as handover } from '../../modules/addon.ts';
+import { currentProcess } from '../../machine.ts';
 import { currentKernel } from '../kernel.ts';
 
 export * from '../../../../src/redirect/native/addon.ts';
 
-const links = {
+const simulated = {
+  lockFile: (path: string) => {
+    const owner = currentProcess();
+    const lock = owner.machine.lock(path);
+    return lock === undefined ? undefined : owner.open(lock);
+  },
+  isLocked: (path: string) => currentProcess().machine.isLocked(path),
+  isListening: (ip: string, port: number) => currentProcess().machine.isListening(ip, port),
   placeOf: (ip: string) => {
     const link = currentKernel().linkOf(ip);
     return link === undefined ? undefined : { link };
@@ -16,7 +23,7 @@ const links = {
 } satisfies Partial<NativeModule>;
 
 export function nativeModule(): NativeModule {
-  return { ...handover(), ...links };
+  return simulated as unknown as NativeModule;
 }
 
 export function inKernel<T>(work: (native: NativeModule) => T): T {

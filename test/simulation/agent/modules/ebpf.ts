@@ -4,31 +4,48 @@ import type { RedirectStatus } from '../../../../src/redirect/redirect.ts';
 import { currentProcess } from '../../machine.ts';
 import { currentKernel } from '../kernel.ts';
 
-export function openEbpfRedirect({ target }: EbpfRedirectOptions): EbpfRedirect {
+export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
+  const { target, ownPodUid = '', otherAgents = () => [] } = options;
   const kernel = currentKernel();
   const owner = currentProcess();
-  const pass = (): Promise<void> =>
+  const { machine } = owner;
+  const version = kernel.versionOf(owner);
+  const pass = (longestMs = 0): Promise<void> =>
     new Promise((resolve) => {
-      owner.after(owner.machine.latencyMs(), 'kernel call', resolve);
+      const ms = machine.latencyMs() + machine.scheduler.random() * longestMs;
+      owner.after(ms, 'kernel call', resolve);
     });
+  const wantedExempt = (): ReadonlySet<bigint> =>
+    new Set([...kernel.cgroupsOf(ownPodUid).slice(0, 1), ...otherAgents()]);
+  const findProblems = (): readonly string[] => {
+    const wanted = wantedExempt();
+    return [
+      ...(kernel.drift === undefined ? [] : [kernel.drift]),
+      ...(kernel.version === version ? [] : ['programs of another version']),
+      ...(wanted.symmetricDifference(kernel.exempt).size === 0 ? [] : ['other cgroups are exempt']),
+    ];
+  };
   const status = (changed?: readonly string[]): RedirectStatus => {
     const detail = 'simulated programs';
     const more = changed === undefined ? {} : { changed };
-    if (kernel.isRedirected && kernel.drift === undefined) {
-      return { state: 'active', detail, problems: [], ...more };
-    }
-    const problems = [kernel.drift ?? 'no programs'];
-    return { state: kernel.isRedirected ? 'broken' : 'absent', detail, problems, ...more };
+    if (!kernel.isRedirected)
+      return { state: 'absent', detail, problems: ['no programs'], ...more };
+    const problems = findProblems();
+    const state = problems.length === 0 ? 'active' : 'broken';
+    return { state, detail, problems, port: kernel.port, ...more };
   };
   return {
     mode: 'ebpf',
     prepare: async () => {
       await pass();
-      kernel.machine.addresses.add(target?.listenIp ?? '');
+      machine.addresses.add(target?.listenIp ?? '');
+      kernel.exempt = new Set([...kernel.exempt, ...wantedExempt()]);
     },
-    install: async () => {
-      await pass();
-      kernel.install();
+    install: async (port) => {
+      await pass(kernel.longestInstallMs);
+      const before = kernel.isRedirected ? kernel.port : target?.listenPort;
+      kernel.install(port ?? before ?? 0, version, wantedExempt());
+      kernel.onInstalled(owner);
       await pass();
       return status(['installed']);
     },
@@ -36,7 +53,10 @@ export function openEbpfRedirect({ target }: EbpfRedirectOptions): EbpfRedirect 
       await pass();
       return status();
     },
-    isFrontWhole: () => Promise.resolve(false),
+    isFrontWhole: async (port) => {
+      await pass();
+      return kernel.isRedirected && kernel.port === port && findProblems().length === 0;
+    },
     remove: async () => {
       await pass();
       kernel.remove();

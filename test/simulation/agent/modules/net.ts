@@ -145,7 +145,6 @@ export class Socket extends Duplex {
 
 interface ListenOptions {
   readonly path?: string;
-  readonly fd?: number;
   readonly host?: string;
   readonly port?: number;
 }
@@ -205,9 +204,8 @@ export class Listening {
     this.#closeWhenUnused();
   }
 
-  #listenerFor({ fd, host = '0.0.0.0', port = 0 }: ListenOptions): number {
+  #listenerFor({ host = '0.0.0.0', port = 0 }: ListenOptions): number {
     const owner = this.#owner;
-    if (fd !== undefined) return fd;
     const free = port === 0 ? currentNetwork().nextPort() : port;
     owner.machine.addresses.add('0.0.0.0');
     return owner.open(owner.machine.listen(host, free));
@@ -255,7 +253,7 @@ export class Listening {
     const stop = (): void => listener.close();
     owner.onEnd.add(stop);
     this.#stop = () => {
-      if (files.has(path) && files.find(path).listener !== undefined) files.unlink(path, owner);
+      if (files.has(path) && files.find(path).listener !== undefined) files.unlink(path);
       stop();
     };
   }
@@ -382,7 +380,7 @@ function connectLocally(
   connected: (wire: Wire) => void,
 ): void {
   try {
-    const { listener } = owner.machine.files.look(path, owner);
+    const { listener } = owner.machine.files.find(path);
     if (listener === undefined) throw failure('ECONNREFUSED', 'connect');
     const end: LocalEnd = listener.connect();
     const fd = owner.open(end);

@@ -1,6 +1,6 @@
 /** In place of node:fs/promises: folders and sockets are those of the simulated machine. The effect is at any time between the call and its result. */
-import { currentProcess, type Process } from '../machine.ts';
-import { asError } from '../scheduler.ts';
+import { currentProcess, type Process } from '../../machine.ts';
+import { asError } from '../../scheduler.ts';
 import { statAs, type StatOptions } from './fs.ts';
 
 export * from 'node:fs/promises';
@@ -25,11 +25,11 @@ export function lstat(path: string, options: StatOptions = {}) {
 }
 
 export function rename(from: string, to: string): Promise<void> {
-  return later((owner) => owner.machine.files.rename(from, to, owner));
+  return later((owner) => owner.machine.files.rename(from, to));
 }
 
 export function unlink(path: string): Promise<void> {
-  return later((owner) => owner.machine.files.unlink(path, owner));
+  return later((owner) => owner.machine.files.unlink(path));
 }
 
 export function mkdir(path: string, { mode }: { readonly mode: number }): Promise<void> {
