@@ -64,7 +64,7 @@ export interface Place {
 /**
  * Result of the look-up of a caller in the kernel's records.
  * `by-address`: this mode has no records; source address and place identify the caller.
- * `attested`: the caller's cgroup was recorded at its connect.
+ * `attested`: the caller's pod was recorded at its connect.
  * `unattested`: this mode records callers and has no record of this one.
  * `by-link`: likewise, but the address is that of a pod with a network link of its own. A completed
  * handshake proves the link, since an answer reaches only that one. No mode returns this: the agent
@@ -79,6 +79,7 @@ export type Attestation =
     }
   | {
       readonly kind: 'attested';
+      /** Of the caller's pod. */
       readonly cgroupId: bigint;
       /**
        * The caller connected to the agent's own address. Only a proxy does so: it relays a connect that was

@@ -188,7 +188,8 @@ const CLIENT = `
 /** A process that executes commands, in some cgroup and namespace. */
 export interface Client {
   readonly cgroup: string;
-  readonly cgroupId: bigint;
+  /** Of its pod, which is the cgroup above a container's. */
+  readonly podId: bigint;
   /** Sends one order; returns its one line of answer. */
   send(order: string): Promise<string>;
 }
@@ -260,11 +261,12 @@ export class EbpfTestBed {
     const name = cgroupName.startsWith('/') ? cgroupName : `kubepods/burstable/${cgroupName}`;
     const cgroup = this.tree.make(name);
     const script = space.start(CLIENT, cgroup);
-    const cgroupId = cgroupIdOf(cgroup);
-    assert.ok(cgroupId !== undefined);
+    const [pod = cgroup] = /^.*?\/pod[^/]+/.exec(cgroup) ?? [];
+    const podId = cgroupIdOf(pod);
+    assert.ok(podId !== undefined);
     return {
       cgroup,
-      cgroupId,
+      podId,
       send: async (order) => {
         script.say(order);
         return script.line();

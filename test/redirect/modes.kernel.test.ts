@@ -95,7 +95,7 @@ describe('every redirect', { skip }, () => {
 
       const seesPod = (client: Client, ip: string) =>
         mode.attests
-          ? new RegExp(`^agent sees ${ip} attested ${client.cgroupId} `)
+          ? new RegExp(`^agent sees ${ip} attested ${client.podId} `)
           : new RegExp(`^agent sees ${ip} `);
 
       it('redirects IPv4 and mapped sockets, and repeated requests on a connection', async () => {

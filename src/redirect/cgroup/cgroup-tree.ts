@@ -1,11 +1,8 @@
 /**
  * The cgroup v2 tree of the node as files: its mount, the folder of pods, the cgroup of this process,
- * and the cgroups of a pod. A cgroup's id is the inode number of its folder.
- *
- * Listing the cgroups below a pod is bounded and needs no capability. `open_by_handle_at` would open a
- * cgroup by its id, but needs CAP_DAC_READ_SEARCH, which permits reading every file of the node.
+ * and the cgroups of pods. A cgroup's id is the inode number of its folder.
  */
-import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { podCgroupPaths, podsRoots } from './cgroup.ts';
 import { RedirectError } from '../redirect.ts';
@@ -125,29 +122,6 @@ export function ancestorIds(path: string): readonly bigint[] {
   }
 }
 
-/** Limits of a walk of the whole tree: many times the levels and folders of a full node. */
-const maxWalkDepth = 16;
-const maxWalk = 65_536;
-
-/** A cgroup and its descendants, without `except` and their descendants. */
-export function listCgroupIds(path: string, except: readonly bigint[]): readonly bigint[] {
-  return walk(path, maxWalkDepth, maxWalk, except);
-}
-
-/** Levels below the pod's cgroup that are listed: the container, and cgroups created by it. */
-const maxDepth = 5;
-/** Most cgroups of one pod. A privileged pod can create any number. */
-const maxCgroups = 512;
-
-/**
- * The ids of the cgroup of a pod and of its descendants, that of the pod first; empty for an unknown
- * pod. Bounded in depth and number; about 0.1 ms for a pod of three containers.
- */
-export function listPodCgroups(podsRoot: string, podUid: string): readonly bigint[] {
-  const path = podCgroupPath(podsRoot, podUid);
-  return path === undefined ? [] : walk(path, maxDepth, maxCgroups);
-}
-
 /** The id of the cgroup of a pod itself; undefined before the kubelet has created it. */
 export function podCgroupId(podsRoot: string, podUid: string): bigint | undefined {
   const path = podCgroupPath(podsRoot, podUid);
@@ -159,47 +133,30 @@ export function podCgroupPath(podsRoot: string, podUid: string): string | undefi
   return podCgroupPaths(podsRoot, podUid).find((path) => cgroupIdOf(path) !== undefined);
 }
 
-function walk(
-  top: string,
-  depthLimit: number,
-  most: number,
-  except: readonly bigint[] = [],
-): readonly bigint[] {
-  const own = cgroupIdOf(top);
+/** Limits of a walk of the tree: many times the levels and folders of a full node. */
+const maxDepth = 16;
+const maxCgroups = 65_536;
+
+/** The ids of a cgroup and its descendants, without `except` and their descendants. */
+export function listCgroupIds(path: string, except: readonly bigint[]): readonly bigint[] {
   const found: bigint[] = [];
-  let level = own === undefined ? [] : [{ path: top, id: own }];
-  for (let depth = 0; depth <= depthLimit; depth += 1) {
-    level = level.filter(({ id }) => !except.includes(id));
-    for (const { id } of level) found.push(id);
-    // A pod can create any number of folders, so no more are read than are used.
-    const below: typeof level = [];
-    for (const { path } of level) {
-      const left = most - found.length - below.length;
-      if (left > 0) below.push(...listChildren(path, left));
-    }
-    level = below;
-  }
+  const walk = (folder: string, depth: number): void => {
+    const id = cgroupIdOf(folder);
+    if (id === undefined || except.includes(id) || found.length >= maxCgroups) return;
+    found.push(id);
+    if (depth === maxDepth) return;
+    for (const name of childrenOf(folder)) walk(join(folder, name), depth + 1);
+  };
+  walk(path, 0);
   return found;
 }
 
-/** @param most maximum number of folders that are read. */
-function listChildren(
-  parent: string,
-  most = Infinity,
-): readonly { readonly path: string; readonly id: bigint }[] {
-  const children: { readonly path: string; readonly id: bigint }[] = [];
+function childrenOf(folder: string): readonly string[] {
   try {
-    using folder = opendirSync(parent, { bufferSize: 64 });
-    while (children.length < most) {
-      const entry = folder.readSync();
-      if (entry === null) break;
-      if (!entry.isDirectory()) continue;
-      const path = join(parent, entry.name);
-      const id = cgroupIdOf(path);
-      if (id !== undefined) children.push({ path, id });
-    }
+    const entries = readdirSync(folder, { withFileTypes: true });
+    return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
   } catch {
     // The container has ended since its folder was listed.
+    return [];
   }
-  return children;
 }

@@ -13,7 +13,7 @@ import { connectRate, type RedirectTarget } from '../redirect.ts';
 import { portsOf } from '../target.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-export const mapLayout = 7;
+export const mapLayout = 8;
 const limitsAt = 16;
 const nodeAt = 32;
 const classesAt = 40;

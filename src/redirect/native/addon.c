@@ -488,8 +488,10 @@ static void lookup_caller(struct call *call)
 		error = bpf_map_lookup_elem(map, &client, &found);
 	}
 	if (!error) {
-		put(call, "cgroupId", big(call, found.caller.cgroup_id));
-		put(call, "isDirect", boolean(call, found.caller.is_direct));
+		bool is_shared = found.caller.kind == NMI_SHARED;
+
+		put(call, "cgroupId", big(call, is_shared ? 0 : found.caller.pod_id));
+		put(call, "isDirect", boolean(call, found.caller.kind == NMI_DIRECT));
 	} else if (error != -ENOENT) {
 		fail(&call->fault, "look up caller", error);
 	}
@@ -502,7 +504,7 @@ static void caller_of(struct call *call)
 	socklen_t length = sizeof(answer);
 
 	if (!getsockopt(call->in[0].number, NMI_LEVEL, NMI_CALLER, &answer, &length)) {
-		put(call, "cgroupId", big(call, answer.cgroup_id));
+		put(call, "cgroupId", big(call, answer.pod_id));
 		put(call, "kind", number(call, answer.kind));
 	} else if (errno != EOPNOTSUPP && errno != ENOPROTOOPT) {
 		fail(&call->fault, "ask socket", errno);

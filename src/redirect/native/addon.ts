@@ -30,6 +30,7 @@ export interface ProgramInfo {
 
 /** A record of the map of callers. */
 export interface CallerRecord {
+  /** Of the pod; 0: two sockets of the node share address and port. */
   readonly cgroupId: bigint;
   /** The client connected to the agent's own address. */
   readonly isDirect: boolean;
@@ -37,6 +38,7 @@ export interface CallerRecord {
 
 /** The programs' answer about a socket. */
 export interface CallerAnswer {
+  /** Of the pod of an attested caller. */
   readonly cgroupId: bigint;
   /** `enum nmi_kind` in nmi.h. */
   readonly kind: number;

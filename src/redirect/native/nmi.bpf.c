@@ -2,9 +2,9 @@
 /*
  * Redirects TCP connects to the metadata address to the agent and records their callers.
  *
- *   connect4, connect6          rewrite the destination, store the caller's cgroup with the socket; a
+ *   connect4, connect6          rewrite the destination, store the caller's pod with the socket; a
  *                               connect to the agent's own address is recorded and not rewritten
- *   sockops, before the SYN     record client address and port -> cgroup, for the agent to look up
+ *   sockops, before the SYN     record client address and port -> cgroup of the pod
  *   sockops, on either close    delete the record
  *   bind4, bind6                keep the agent's address and ports for the agent
  *   getsockopt                  answers the agent who opened a connection that it has accepted
@@ -136,7 +136,7 @@ static __always_inline int is_exempt(void)
 }
 
 /*
- * The cgroup that this process's records are charged to: its pod's, which is the deepest one whose
+ * The cgroup of this process's pod, which its records name and are charged to. It is the deepest one whose
  * parent contains pods. Containers, and cgroups created by a pod, have other parents. The parents
  * are given by id and not by level: an agent that has only a part of the tree mounted, as on a node
  * that is a container, cannot determine the levels.
@@ -289,7 +289,6 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 		COUNT(refused);
 		return REFUSE;
 	}
-	dial->cgroup_id = bpf_get_current_cgroup_id();
 	dial->pod_id = pod_id;
 	dial->is_of_node = is_of_node(ctx);
 	if (is_direct) {
@@ -427,9 +426,8 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 	struct nmi_load *load;
 	__u64 client;
 
-	caller.cgroup_id = dial->cgroup_id;
 	caller.pod_id = dial->pod_id;
-	caller.is_direct = dial->is_direct;
+	caller.kind = dial->is_direct ? NMI_DIRECT : NMI_ATTESTED;
 	caller.port = bpf_ntohs((__be16)(ops->remote_port >> 16));
 	caller.cookie = bpf_get_socket_cookie(ops);
 	/* IPv4-mapped sockets have family AF_INET6, but both of these fields are set. */
@@ -439,7 +437,7 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 	existing = bpf_map_lookup_elem(&callers, &client);
 	if (!load || load->records >= max_records()) {
 		if (existing)
-			existing->cgroup_id = 0;
+			existing->kind = NMI_SHARED;
 		note_unrecorded();
 		return;
 	}
@@ -448,8 +446,8 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 		if (existing->pod_id != dial->pod_id)
 			note_unrecorded();
 		if (dial->is_of_node) {
-			existing->cgroup_id = 0;
-			caller.cgroup_id = 0;
+			existing->kind = NMI_SHARED;
+			caller.kind = NMI_SHARED;
 		}
 	}
 	delete_by_client(client);
@@ -593,15 +591,13 @@ int nmi_getsockopt(struct bpf_sockopt *ctx)
 	if (ctx->optname != NMI_CALLER || (void *)(answer + 1) > ctx->optval_end)
 		return 1;
 	caller = ctx->sk->src_ip4 == settings.listen_ip ? caller_of(ctx->sk) : NULL;
-	answer->cgroup_id = 0;
+	answer->pod_id = 0;
 	/* A record of the same client may be that of its connection to another port of the agent's address. */
 	if (!caller || caller->port != ctx->sk->src_port) {
 		answer->kind = was_room_short() ? NMI_NO_ROOM : NMI_NO_RECORD;
 	} else {
-		answer->cgroup_id = caller->cgroup_id;
-		answer->kind = caller->is_direct ? NMI_DIRECT : NMI_ATTESTED;
-		if (!caller->cgroup_id)
-			answer->kind = NMI_SHARED;
+		answer->pod_id = caller->pod_id;
+		answer->kind = caller->kind;
 	}
 	/* The compiler would join both into one store of 64 bits, which the verifier refuses. */
 	*(volatile __s32 *)&ctx->optlen = sizeof(*answer);

@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define NMI_LAYOUT 7
+#define NMI_LAYOUT 8
 
 /*
  * Most open redirected sockets of a node. Once half of them are open, only a pod with fewer than
@@ -59,11 +59,10 @@ struct nmi_client {
 };
 
 struct nmi_caller {
-	__u64 cgroup_id; /* 0: two sockets of the node's namespace share address and port; not attested */
-	__u64 pod_id; /* cgroup that the record is charged to */
+	__u64 pod_id; /* cgroup of the pod, which the record is charged to */
 	/* The socket of the record: the close of another socket does not delete it. */
 	__u64 cookie;
-	__u64 is_direct; /* connected to the agent's own address, so the destination was not rewritten */
+	__u64 kind; /* enum nmi_kind: attested, direct or shared */
 	__u64 port; /* of the agent, host order */
 };
 
@@ -76,16 +75,16 @@ struct nmi_caller {
 #define NMI_CALLER 1
 
 struct nmi_answer {
-	__u64 cgroup_id;
+	__u64 pod_id; /* of an attested caller */
 	__u64 kind; /* enum nmi_kind */
 };
 
 enum nmi_kind {
 	NMI_NO_RECORD,
 	NMI_NO_ROOM, /* likewise, and one was not written or was replaced within the last seconds */
-	NMI_SHARED, /* two sockets of the node's namespace share address and port */
+	NMI_SHARED, /* two sockets of the node's namespace share address and port; not attested */
 	NMI_ATTESTED,
-	NMI_DIRECT, /* attested, and connected to the agent's own address */
+	NMI_DIRECT, /* attested, and connected to the agent's own address: the destination was not rewritten */
 };
 
 /* What one pod takes of the limits. */
@@ -97,7 +96,6 @@ struct nmi_load {
 
 /* Stored with a socket from its connect on: the caller, and the key of its record. */
 struct nmi_dial {
-	__u64 cgroup_id;
 	__u64 pod_id;
 	__u64 client; /* struct nmi_client */
 	__u32 is_recorded;

@@ -142,17 +142,15 @@ describe('an attested caller', () => {
 
 describe('an attested caller, by the real index of cgroups', () => {
   const uids = ['a', 'b', 'c', 'd'];
-  /** Each cgroup ID in the kernel, and the UID of its pod; the cgroup tree does not change. */
+  /** The ID of each pod's cgroup, and the UID of the pod; the cgroup tree does not change. */
   const truth: { readonly id: bigint; readonly uid: string }[] = [];
   let folder = '';
   before(() => {
     folder = mkdtempSync(join(tmpdir(), 'nmi-caller-'));
-    for (const container of ['aaaaaaaaaaaa', 'bbbbbbbbbbbb']) {
-      for (const uid of uids) {
-        const path = join(folder, 'kubepods', 'burstable', `pod${uid}`, container);
-        mkdirSync(path, { recursive: true });
-        truth.push({ id: cgroupIdOf(path) ?? assert.fail(), uid });
-      }
+    for (const uid of uids) {
+      const path = join(folder, 'kubepods', 'burstable', `pod${uid}`);
+      mkdirSync(path, { recursive: true });
+      truth.push({ id: cgroupIdOf(path) ?? assert.fail(), uid });
     }
   });
   after(() => {
@@ -182,7 +180,7 @@ describe('an attested caller, by the real index of cgroups', () => {
         /** Often the address that its pod has then. */
         from: fc.constantFrom('own', 'own', '10.0.0.1', '10.0.0.2', nodeIp),
         /** A container, or a cgroup of no pod. */
-        by: fc.nat({ max: 8 }),
+        by: fc.nat({ max: 4 }),
       }),
     },
   );

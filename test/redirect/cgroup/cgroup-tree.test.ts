@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -10,9 +10,9 @@ import {
   findCgroupRoot,
   findPodsRoot,
   listCgroupIds,
-  listPodCgroups,
   ownCgroupPath,
   parseCgroupMounts,
+  podCgroupId,
 } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { pretendFileSystem, refusal, replaceFs } from '../../support/replaced-fs.ts';
 
@@ -127,7 +127,6 @@ describe('the agent’s own cgroup', () => {
 /** Folders replace cgroups here: only their inodes matter. */
 describe('the tree of cgroups', () => {
   const uid = '0f7e2b1a-9c44-4d1e-8a53-3b1c2d4e5f60';
-  const container = 'a1b2c3d4e5f6';
   let folder = '';
   before(() => {
     folder = mkdtempSync(join(tmpdir(), 'nmi-cgroup-'));
@@ -155,29 +154,10 @@ describe('the tree of cgroups', () => {
     assert.equal(findPodsRoot(folder), join(folder, 'kubepods'));
   });
 
-  it('lists a pod, its containers and their nested cgroups, and nothing of another pod', () => {
-    const ids = [
-      make('kubepods/burstable', `pod${uid}`),
-      make('kubepods/burstable', `pod${uid}`, container),
-      make('kubepods/burstable', `pod${uid}`, container, 'own'),
-    ];
-    make('kubepods/burstable/podother', container);
-    writeFileSync(join(folder, 'kubepods/burstable', `pod${uid}`, 'cgroup.procs'), '');
-    assert.deepEqual(listPodCgroups(join(folder, 'kubepods'), uid), ids);
-    assert.deepEqual(listPodCgroups(join(folder, 'kubepods'), 'unknown'), []);
-  });
-
-  it('is searched below a pod only to a limited depth and width', () => {
-    const pod = ['kubepods', `pod${uid}`] as const;
-    make(...pod, container, ...Array.from({ length: 12 }, (_, depth) => `l${depth}`));
-    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 3, 'of the first found');
-    rmSync(join(folder, 'kubepods/burstable'), { recursive: true });
-    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 6);
-    // With the pod and its container that is one less than the limit, and l0 is the last one.
-    for (let made = 0; made < 509; made++) make(...pod, `wide${made}`);
-    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 512);
-    for (let made = 509; made < 600; made++) make(...pod, `wide${made}`);
-    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 512);
+  it('has the cgroup of a pod in any class', () => {
+    assert.equal(podCgroupId(join(folder, 'kubepods'), uid), undefined);
+    const own = make('kubepods/burstable', `pod${uid}`);
+    assert.equal(podCgroupId(join(folder, 'kubepods'), uid), own);
   });
 
   it('lists all cgroups below one, except those below an exempt one', () => {

@@ -42,7 +42,7 @@ describe('the eBPF redirect on a node with both versions of cgroups', { skip }, 
     assert.match(status.detail, new RegExp(`^eBPF on ${folder}/unified/kubepods;`));
     await testBed.startAgent();
     const answer = await pod.send(`dial ${defaultTarget.metadataIp} 80`);
-    assert.match(answer, new RegExp(`^agent sees 10\\.244\\.0\\.5 attested ${pod.cgroupId} `));
+    assert.match(answer, new RegExp(`^agent sees 10\\.244\\.0\\.5 attested ${pod.podId} `));
   });
 
   it('reports what is missing where there is none', async () => {

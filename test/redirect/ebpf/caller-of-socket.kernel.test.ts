@@ -111,7 +111,7 @@ describe('the caller of an accepted socket', { skip }, () => {
   const inAgentPod = (container: string) =>
     testBed.tree.make(`kubepods/burstable/podagent/${container}`);
   const listening = '65532 0000000000000000 1 listening no-record 0';
-  const attestedAs = ({ cgroupId }: Client) => new RegExp(`^attested ${cgroupId} `);
+  const attestedAs = ({ podId }: Client) => new RegExp(`^attested ${podId} `);
 
   it('is answered to a process without any right that bpf(2) takes', async () => {
     assert.equal(await startAgent(inAgentPod('c1')), listening);
@@ -132,7 +132,7 @@ describe('the caller of an accepted socket', { skip }, () => {
     await startAgent(inAgentPod('c1'));
     assert.match(
       await pod.send(`dial ${listenIp} ${listenPort}`),
-      new RegExp(`^direct ${pod.cgroupId} `),
+      new RegExp(`^direct ${pod.podId} `),
     );
     assert.match(await unseen.send(dial), /^no-record 0 /);
     assert.match(await unseen.send(`dial ${listenIp} ${listenPort}`), /^no-record 0 /);
@@ -152,7 +152,7 @@ describe('the caller of an accepted socket', { skip }, () => {
     assert.match((await running?.line()) ?? '', /^attested/);
     const twins = `twins ${listenIp} 41210 ${metadataIp} 80 lo nmi0`;
     assert.equal(await host.send(`hold ${testBed.dialler.path} ${twins}`), 'dialled');
-    assert.equal(await running?.line(), 'shared 0');
+    assert.match((await running?.line()) ?? '', /^shared /);
     assert.equal(await host.send('release'), 'released');
   });
 

@@ -141,7 +141,7 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
     const script = `
       ${load(['cgroup/cgroup-index', 'cgroup/cgroup-tree'])}.then(([{ CgroupIndex }, { findPodsRoot }]) => {
         const index = new CgroupIndex({ podsRoot: () => findPodsRoot('${testBed.tree.path}') });
-        console.log(JSON.stringify(index.resolve(${pod.cgroupId}n, ['a']) ?? null));
+        console.log(JSON.stringify(index.resolve(${pod.podId}n, ['a']) ?? null));
       });
     `;
     assert.equal(run({ uid: nobody, capabilities: [] }, script), 'a');

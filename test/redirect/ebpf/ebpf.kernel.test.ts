@@ -34,10 +34,10 @@ const installer = (testBed: EbpfTestBed) => `
     .then(({ state }) => console.log(state), ({ code, message }) => console.log(code, message));
 `;
 
-function fileExempt(pin: string, cgroupId: bigint): void {
+function fileExempt(pin: string, podId: bigint): void {
   const native = nativeModule();
   const map = native.openMap(pin, false);
-  const key = new Uint8Array(new BigUint64Array([cgroupId]).buffer);
+  const key = new Uint8Array(new BigUint64Array([podId]).buffer);
   native.mapSet(map, key, Uint8Array.of(1));
   closeSync(map);
 }
@@ -80,7 +80,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   after(() => testBed.close());
 
   const attestedAs = (client: Client, ip: string) =>
-    new RegExp(`agent sees ${ip} attested ${client.cgroupId}( |$)`);
+    new RegExp(`agent sees ${ip} attested ${client.podId}( |$)`);
 
   it('reaches the agent, which attests its cgroup', async () => {
     const answer = await pod.send(dial);
@@ -115,7 +115,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     };
     const redirect = testBed.redirect();
     await redirect.verify();
-    const attested = { kind: 'attested', cgroupId: pod.cgroupId, isDirect: false };
+    const attested = { kind: 'attested', cgroupId: pod.podId, isDirect: false };
     assert.deepEqual(redirect.attest(peer), attested);
     // Of an agent that listens on all addresses: the same port of another address is another
     // connection.
@@ -145,7 +145,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   it('is exempt as soon as it prepares, if it is the next agent beside the previous one', async () => {
     const next = testBed.client(testBed.node, 'podnext/c1');
     assert.match(await next.send(dial), /^agent sees /);
-    await testBed.redirect({ exemptCgroupIds: [next.cgroupId] }).prepare();
+    await testBed.redirect({ exemptCgroupIds: [next.podId] }).prepare();
     assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4 /);
     assert.match(await exempt.send(dial), /^cloud sees 10\.0\.0\.4 /);
     await testBed.redirect().install();
@@ -209,7 +209,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       const here = { localIp: listenIp, localPort: listenPort };
       assert.deepEqual(redirect.attest({ remoteIp: '10.244.0.5', remotePort, ...here }), {
         kind: 'attested',
-        cgroupId: pod.cgroupId,
+        cgroupId: pod.podId,
         isDirect,
       });
       assert.equal(await pod.send('drop'), 'dropped');
@@ -314,7 +314,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       );
       const answer = await pod.send(`dial ${metadataIp} 80 ${forged}`);
       assert.match(answer, attestedAs(pod, forged));
-      assert.notEqual(pod.cgroupId, other.cgroupId);
+      assert.notEqual(pod.podId, other.podId);
       await testBed.podA.run(`ip addr del ${forged}/32 dev eth0`);
     });
   });
@@ -491,7 +491,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     };
     assert.deepEqual(redirect.attest(peer), {
       kind: 'attested',
-      cgroupId: pod.cgroupId,
+      cgroupId: pod.podId,
       isDirect: false,
     });
     assert.equal(await pod.send('drop'), 'dropped');

@@ -59,7 +59,7 @@ describe('the records of callers', { skip }, () => {
     assert.ok(read !== undefined);
     return read;
   };
-  const attestedAs = ({ cgroupId }: Client) => new RegExp(` attested ${cgroupId} `);
+  const attestedAs = ({ podId }: Client) => new RegExp(` attested ${podId} `);
 
   it('are limited per pod, which is then refused in connect, and are free again later', async () => {
     const expected = { attested: limit, EPERM: 100 };

@@ -43,7 +43,7 @@ describe('a Java machine in a pod', { skip }, () => {
   it('is redirected to the agent by eBPF with its cgroup, from a mapped socket and a plain one', async () => {
     const redirect = testBed.redirect();
     await redirect.install();
-    const wanted = `agent sees 10.244.0.5 attested ${pod.cgroupId} to/${metadataIp}:${metadataPort}`;
+    const wanted = `agent sees 10.244.0.5 attested ${pod.podId} to/${metadataIp}:${metadataPort}`;
     const earlier = redirect.counters();
     assert.equal(await dial(), wanted);
     const mapped = redirect.counters();

@@ -74,7 +74,7 @@ describe('the native module', { skip }, () => {
   }
 
   function recordOf(cgroupId: bigint): Uint8Array {
-    const value = new Uint8Array(40);
+    const value = new Uint8Array(32);
     new DataView(value.buffer).setBigUint64(0, cgroupId, true);
     return value;
   }

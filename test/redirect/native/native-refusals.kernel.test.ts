@@ -219,7 +219,7 @@ describe('the native module refuses', { skip }, () => {
     try {
       for (const call of [
         () => {
-          native.mapSet(readOnly, key, new Uint8Array(40));
+          native.mapSet(readOnly, key, new Uint8Array(32));
         },
         () => native.mapDelete(readOnly, key),
       ]) {

@@ -10,7 +10,7 @@ export const metadata = { ip: '169.254.169.254', port: 80 };
 
 interface PodInKernel {
   readonly ip: string;
-  readonly cgroups: readonly bigint[];
+  readonly cgroupId: bigint;
   readonly link: number;
 }
 
@@ -49,16 +49,15 @@ export class Kernel {
   }
 
   addPod(uid: string, ip: string): void {
-    const cgroups = [(this.#nextId += 1n), (this.#nextId += 1n)];
-    this.#pods.set(uid, { ip, cgroups, link: (this.#nextLink += 1) });
+    this.#pods.set(uid, { ip, cgroupId: (this.#nextId += 1n), link: (this.#nextLink += 1) });
   }
 
   removePod(uid: string): void {
     this.#pods.delete(uid);
   }
 
-  cgroupsOf(uid: string): readonly bigint[] {
-    return this.#pods.get(uid)?.cgroups ?? [];
+  cgroupOf(uid: string): bigint | undefined {
+    return this.#pods.get(uid)?.cgroupId;
   }
 
   linkOf(ip: string): number | undefined {
@@ -104,8 +103,7 @@ export class Kernel {
   route(uid: string, ip: string, port: number): number | 'metadata' {
     const pod = this.#pods.get(uid);
     if (!this.isRedirected || pod === undefined) return 'metadata';
-    const [, container = 0n] = pod.cgroups;
-    if (!this.isFull) this.#records.set(`${ip}:${port}`, container);
+    if (!this.isFull) this.#records.set(`${ip}:${port}`, pod.cgroupId);
     return this.port;
   }
 

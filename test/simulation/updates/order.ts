@@ -172,7 +172,7 @@ class Order {
     if (kept !== undefined) this.#stop(kept);
     await this.#calm();
     await machine.scheduler.sleep(12_000);
-    const [cgroup = 0n] = kernel.cgroupsOf(last.name);
+    const cgroup = kernel.cgroupOf(last.name) ?? 0n;
     if (kernel.version !== last.version) world.fail(`programs of version ${kernel.version}`);
     // The id of the one before stays in its note.
     if (!kernel.exempt.has(cgroup) || kernel.exempt.size > 2)

@@ -11,10 +11,6 @@ export function findPodsRoot(): string {
   return '/cgroups/pods';
 }
 
-export function listPodCgroups(_root: string, podUid: string): readonly bigint[] {
-  return currentKernel().cgroupsOf(podUid);
-}
-
 export function podCgroupId(_root: string, podUid: string): bigint | undefined {
-  return currentKernel().cgroupsOf(podUid)[0];
+  return currentKernel().cgroupOf(podUid);
 }

@@ -16,7 +16,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       owner.after(ms, 'kernel call', resolve);
     });
   const wantedExempt = (): ReadonlySet<bigint> =>
-    new Set([...kernel.cgroupsOf(ownPodUid).slice(0, 1), ...otherAgents()]);
+    new Set([kernel.cgroupOf(ownPodUid), ...otherAgents()].filter((id) => id !== undefined));
   const findProblems = (): readonly string[] => {
     const wanted = wantedExempt();
     return [
