@@ -1,11 +1,14 @@
 /**
- * Tests of the redirect that need a kernel, on the oldest and the newest one, with their features.
+ * Tests of the redirect that need a kernel, on the oldest and the newest one, with their features. Who called is
+ * asked on every kernel, in a group of net_cls: kernels as they were before 5.15 then take each socket's cgroup for
+ * the root, and run no program of another one for it.
  */
 import assert from 'node:assert/strict';
 import { globSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { repositoryRoot } from '../../conventions/tree.ts';
+import { kernelSources } from '../support/debian-kernels.ts';
 import type { GuestRun } from '../support/machine.ts';
 import { findKernel, outputOf, runWhole } from '../support/suite.ts';
 
@@ -17,29 +20,54 @@ const files = globSync(
 ).sort();
 
 /** A fresh node has no legacy iptables module; these tests make tables of legacy iptables. */
-const script = (file: string) => `
-  export PATH='${dirname(process.execPath)}':$PATH
+const ordinary = `
   modprobe iptable_nat
   modprobe iptable_mangle
+`;
+const withNetCls = `
+  mkdir /run/net_cls
+  mount -t cgroup -o net_cls net_cls /run/net_cls
+  mkdir /run/net_cls/node
+  echo 1 >/run/net_cls/node/net_cls.classid
+  echo $BASHPID >/run/net_cls/node/cgroup.procs
+  check group grep net_cls:/node /proc/self/cgroup
+`;
+const script = (node: string, file: string) => `
+  ${node}
+  export PATH='${dirname(process.execPath)}':$PATH
   check test node --test --test-reporter=spec '${file}'
 `;
 
-for (const name of ['5.10', 'newest'] as const) {
+const runs = [
+  ...files.flatMap((file) =>
+    (['5.10', 'newest'] as const).map((name) => ({ name, file, node: ordinary })),
+  ),
+  ...kernelSources.map(({ name }) => ({
+    name,
+    file: 'test/redirect/ebpf/caller-of-socket.kernel.test.ts',
+    node: withNetCls,
+  })),
+];
+
+for (const { name, file, node } of runs) {
   const kernel = findKernel(name);
   const skip = typeof kernel === 'string' ? kernel : false;
   const title = typeof kernel === 'string' ? name : `${name} (${kernel.version})`;
-  for (const file of files) {
-    describe(`${file} on Linux ${title}`, { skip }, () => {
+  describe(
+    `${file} on Linux ${title}${node === withNetCls ? ', with net_cls in use' : ''}`,
+    { skip },
+    () => {
       let run: GuestRun;
 
       before(async () => {
         assert.ok(typeof kernel !== 'string');
-        run = await runWhole(kernel, script(file));
+        run = await runWhole(kernel, script(node, file));
       });
 
       it('passes', () => {
+        if (node === withNetCls) outputOf(run, 'group');
         outputOf(run, 'test');
       });
-    });
-  }
+    },
+  );
 }
