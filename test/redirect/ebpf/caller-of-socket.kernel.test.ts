@@ -176,7 +176,7 @@ describe('the caller of an accepted socket', { skip }, () => {
     const next = testBed.tree.make('kubepods/besteffort/podnext');
     const container = testBed.tree.make('kubepods/besteffort/podnext/c1');
     // The port is kept for agents.
-    assert.match(await startAgent(container, listenPort + 1), / no-answer$/);
+    assert.match(await startAgent(container, listenPort + 2), / no-answer$/);
     const update = testBed.redirect({
       ownCgroup: next,
       otherAgents: () => [cgroupIdOf(agentPod) ?? 0n],
@@ -187,7 +187,7 @@ describe('the caller of an accepted socket', { skip }, () => {
       assert.match(await pod.send(dial), attestedAs(pod));
     }
     await testBed.redirect({ ownCgroup: agentPod }).install();
-    assert.match(await startAgent(container, listenPort + 1), / no-answer$/);
+    assert.match(await startAgent(container, listenPort + 2), / no-answer$/);
   });
 
   it('is answered to an agent outside the cgroup of pods', async () => {

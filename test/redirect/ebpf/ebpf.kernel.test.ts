@@ -119,7 +119,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.deepEqual(redirect.attest(peer), attested);
     // Of an agent that listens on all addresses: the same port of another address is another
     // connection.
-    for (const elsewhere of [{ localIp: '10.0.0.4' }, { localPort: 2580 }]) {
+    for (const elsewhere of [{ localIp: '10.0.0.4' }, { localPort: 2581 }]) {
       assert.deepEqual(redirect.attest({ ...peer, ...elsewhere }), { kind: 'unattested' });
     }
     const mapped = { localIp: `::ffff:${listenIp}`, remoteIp: '::ffff:10.244.0.5' };
@@ -524,6 +524,21 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(await host.send(dial), /attested/);
     assert.match(await mapped.send(dial), /attested/);
     await loader.stop();
+  });
+
+  it('moves to the port of another agent and back, and records callers of both', async () => {
+    const { metadataIp, listenIp, listenPort } = defaultTarget;
+    await testBed.redirect().install();
+    const answeredAt = async (order: string) => /attested .* to (\S+)$/.exec(await pod.send(order))?.[1];
+    assert.equal((await testBed.redirect().verify()).port, listenPort);
+    await testBed.redirect().install(listenPort + 1);
+    const moved = await testBed.redirect().verify();
+    assert.deepEqual([moved.port, moved.state], [listenPort + 1, 'active']);
+    assert.equal(await pod.send(`dial ${metadataIp} 80`), 'ECONNREFUSED', 'nobody listens there yet');
+    assert.equal(await answeredAt(`dial ${listenIp} ${listenPort}`), `${listenIp}:${listenPort}`);
+    assert.equal((await testBed.redirect().install()).port, listenPort + 1, 'it stays there');
+    await testBed.redirect().install(listenPort);
+    assert.notEqual(await answeredAt(`dial ${metadataIp} 80`), undefined);
   });
 
   it('replaces programs of another layout, which have their own maps', async () => {

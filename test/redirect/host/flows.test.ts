@@ -15,7 +15,7 @@ describe('cutting connections that are older than the redirect', () => {
     assert.deepEqual(host.cuts, [
       {
         dialled,
-        answeredBy: { ip: '169.254.25.79', port: 2579 },
+        answeredBy: '169.254.25.79',
         sparedSources: ['10.224.0.4', '169.254.25.79'],
       },
     ]);

@@ -319,7 +319,7 @@ describe('the iptables redirect', () => {
     const redirect = openIptablesRedirect({ host });
     const { changed } = await redirect.install();
     assert.ok(changed?.includes('2 older flows cut'), String(changed));
-    assert.deepEqual(host.cuts[0]?.answeredBy, { ip: '169.254.25.79', port: 2579 });
+    assert.equal(host.cuts[0]?.answeredBy, '169.254.25.79');
     assert.deepEqual(host.cuts[0]?.sparedSources, ['169.254.25.79']);
     await openIptablesRedirect({ host, isBehind: true }).install();
     assert.equal(host.cuts[1]?.answeredBy, undefined, 'whatever process answers them');
@@ -380,6 +380,7 @@ describe('the iptables redirect', () => {
       detail:
         'iptables nft; address 169.254.25.79 on nmi0 (dummy); ' +
         'nmi-metadata: 169.254.169.254:80 to 169.254.25.79:2579; guard on',
+      port: 2579,
       problems: [],
     });
     const absent = await openIptablesRedirect({ host: nodeWith(emptyNat) }).verify();
