@@ -3,7 +3,6 @@
  * reconciler, the look-up of callers, and counters.
  */
 import type { Clock } from '../../base/time/clock.ts';
-import { collectErrors } from '../../redirect/host/collect-errors.ts';
 import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
 import { podCgroupId } from '../../redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../redirect/native/addon.ts';
@@ -110,23 +109,17 @@ export class Kernel implements Required<Pick<Part, 'conditions' | 'samples'>>, A
    * @throws StartError if the address cannot be brought up.
    */
   async prepare(signal?: AbortSignal): Promise<void> {
-    const errors = collectErrors();
-    await errors.run(() =>
-      this.#redirect.prepare(signal).catch((error: unknown) => {
-        const problem = 'the listen address could not be brought up';
-        throw new StartError('UNAVAILABLE', problem, 'see nmi redirect verify', error);
-      }),
-    );
-    // Whatever else fails: without it, two agents of a node would not know of each other.
-    await this.#takeSlot(signal);
-    errors.throwFirst();
+    // First: a third agent of the node must not change what the kernel has of the other two.
+    if (this.#isOurs) this.#slot = await takeOwnSlot(this.#options, this.#log, signal);
+    await this.#redirect.prepare(signal).catch((error: unknown) => {
+      const problem = 'the listen address could not be brought up';
+      throw new StartError('UNAVAILABLE', problem, 'see nmi redirect verify', error);
+    });
   }
 
   /** Installs the redirect, then checks it periodically; a failure is a state, not an exception. */
-  async start(): Promise<void> {
-    // What failed in `prepare` may have failed before it.
-    await this.#takeSlot();
-    await this.#reconciler.start();
+  start(): Promise<void> {
+    return this.#reconciler.start();
   }
 
   /** The port that the own agent listens on. Known after `prepare`. 0: other agents have both. */
@@ -228,10 +221,6 @@ export class Kernel implements Required<Pick<Part, 'conditions' | 'samples'>>, A
     await this.#reconciler[Symbol.asyncDispose]();
     this.#slot?.[Symbol.dispose]();
     this.#slot = undefined;
-  }
-
-  async #takeSlot(signal?: AbortSignal): Promise<void> {
-    if (this.#isOurs) this.#slot ??= await takeOwnSlot(this.#options, this.#log, signal);
   }
 
   /** Of two agents, the one that maintains the redirect. */
