@@ -527,14 +527,18 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   });
 
   it('moves to the port of another agent and back, and records callers of both', async () => {
-    const { metadataIp, listenIp, listenPort } = defaultTarget;
     await testBed.redirect().install();
-    const answeredAt = async (order: string) => /attested .* to (\S+)$/.exec(await pod.send(order))?.[1];
+    const answeredAt = async (order: string) =>
+      /attested .* to (\S+)$/.exec(await pod.send(order))?.[1];
     assert.equal((await testBed.redirect().verify()).port, listenPort);
     await testBed.redirect().install(listenPort + 1);
     const moved = await testBed.redirect().verify();
     assert.deepEqual([moved.port, moved.state], [listenPort + 1, 'active']);
-    assert.equal(await pod.send(`dial ${metadataIp} 80`), 'ECONNREFUSED', 'nobody listens there yet');
+    assert.equal(
+      await pod.send(`dial ${metadataIp} 80`),
+      'ECONNREFUSED',
+      'nobody listens there yet',
+    );
     assert.equal(await answeredAt(`dial ${listenIp} ${listenPort}`), `${listenIp}:${listenPort}`);
     assert.equal((await testBed.redirect().install()).port, listenPort + 1, 'it stays there');
     await testBed.redirect().install(listenPort);
