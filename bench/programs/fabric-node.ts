@@ -124,7 +124,7 @@ function agentWords(): readonly string[] {
 
 function redirectWords(): readonly string[] {
   return [
-    ...['env', `NMI_HANDOVER_SOCKET=${join(folder, 'handover.sock')}`, plan.executable],
+    ...['env', `NMI_SLOT_FOLDER=${join(folder, 'slots')}`, plan.executable],
     ...['redirect', 'run', `--redirect=${plan.redirect}`, `--nmi-port=${nodePorts.agent}`],
     `--http-probe-port=${nodePorts.redirectProbe}`,
     `--prometheus-port=${nodePorts.redirectMetrics}`,
