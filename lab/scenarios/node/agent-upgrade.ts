@@ -1,6 +1,7 @@
 /** The agent is replaced by another version several times while pods send requests. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { qosClassPaths } from '../../../src/redirect/cgroup/cgroup.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { installPrograms } from '../../../src/redirect/ebpf/programs.ts';
 import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
@@ -75,13 +76,17 @@ function installOtherPrograms(testBed: TestBed): void {
   const path = join(variableOf(testBed, 'NMI_CGROUP_ROOT'), 'kubepods');
   const id = cgroupIdOf(path);
   assert.ok(id !== undefined);
+  const qosClasses = qosClassPaths(path)
+    .map(cgroupIdOf)
+    .filter((each) => each !== undefined);
+  const node = { podsRoot: id, qosClasses, netnsCookie: 0n };
   const changed = installPrograms({
     object,
     pinFolder: variableOf(testBed, 'NMI_BPF_PIN_FOLDER'),
     cgroup: { path, id },
     agent: { path, id },
     exempt: [],
-    settings: settingsOf(object, defaultTarget, defaultTarget.listenPort).fill(0, 56, 92),
+    settings: settingsOf(object, defaultTarget, defaultTarget.listenPort, node).fill(0, 56, 92),
   });
   assert.equal(changed.filter((change) => change.endsWith(' replaced')).length, 5, String(changed));
 }
