@@ -120,7 +120,7 @@ class Report {
   write(ends?: 'leaving'): void {
     const { config, clock, log } = this.#options;
     try {
-      const problem = this.#kernel.problem();
+      const problem = this.#kernel.isWaiting() ? undefined : this.#kernel.problem();
       const state = {
         layout: mapLayout,
         mode: this.#mode,

@@ -67,9 +67,9 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
     return reports.status();
   };
 
-  /** The part that is still missing, or undefined. */
+  /** The part that is still missing, or undefined. The redirect may wait for this agent to listen. */
   async function findMissing(): Promise<string | undefined> {
-    const [problem] = reports.status().problems;
+    const [problem] = reports.problems();
     if (problem !== undefined) return problem;
     // Connects, so that the first caller is looked up: the agent listens before its first check.
     await client.report();
@@ -174,16 +174,18 @@ class Reports {
   }
 
   status(): RedirectStatus {
-    const state = this.read();
-    const problems =
-      state === undefined ? ['nmi redirect run has reported nothing yet'] : this.#problems(state);
+    const found = this.problems();
+    const isInstalled = found.length > 0 || this.#last?.redirectedTo !== null;
+    const problems = isInstalled ? found : ['nmi redirect run has not installed the redirect yet'];
     const detail = `kept by nmi redirect run; ${describeTarget(this.#target, this.port)}`;
     if (problems.length === 0) return { state: 'active', detail, problems };
     // The mode is known once it was active.
     return { state: this.mode === undefined ? 'absent' : 'broken', detail, problems };
   }
 
-  #problems(state: RedirectState): readonly string[] {
+  problems(): readonly string[] {
+    const state = this.read();
+    if (state === undefined) return ['nmi redirect run has reported nothing yet'];
     const silentMs = this.#clock.monotonicMs() - this.#lastChangeMs;
     return [
       ...(this.#mismatch === undefined ? state.problems : [this.#mismatch.why]),

@@ -198,6 +198,11 @@ export class Kernel implements Required<Pick<Part, 'conditions' | 'samples'>>, A
     return this.#reconciler.problem();
   }
 
+  /** The redirect is not installed before the own agent listens. */
+  isWaiting(): boolean {
+    return this.#reconciler.isWaiting;
+  }
+
   /** Whether the redirect was active at least once. */
   hasBeenActive(): boolean {
     return this.#reconciler.settledAtMs !== undefined;

@@ -3,7 +3,7 @@
  * reported state and is retried with back-off; it never ends the process, since an agent that exits
  * because of a busy lock serves no pod.
  */
-import type { Clock } from '../../base/time/clock.ts';
+import { sleep, type Clock } from '../../base/time/clock.ts';
 import { kernelAccountOf } from '../../redirect/native/addon.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
 import type { Log } from '../../base/log.ts';
@@ -41,6 +41,9 @@ export const settlingMs = {
 const firstRetryMs = 250;
 /** Interval of looks at the other agent of an update. */
 const lookMs = 250;
+/** An agent starts within a second or two. */
+const mostWaitMs = 5_000;
+const waitPollMs = 50;
 const slowRepairMs = 1_000;
 /** Installations within one check before it counts as failed. */
 const maxInstalls = 3;
@@ -57,6 +60,7 @@ export class Reconciler implements AsyncDisposable {
   #disarmLook: (() => void) | undefined;
   #isDisposed = false;
   #isLeaving = false;
+  #isWaiting = false;
   /** At the last check, another agent maintained the redirect. */
   #isOthers = false;
   /** What the last look found of the other agent. */
@@ -88,8 +92,14 @@ export class Reconciler implements AsyncDisposable {
     return problemOf(this.#status);
   }
 
+  /** Nothing is installed yet, until the own agent listens. */
+  get isWaiting(): boolean {
+    return this.#isWaiting;
+  }
+
   /** Runs the first check and schedules the others. */
   async start(): Promise<void> {
+    await this.#untilListening();
     const firstMs = await this.#checkNow();
     if (!this.#isDisposed) this.#schedule(firstMs);
   }
@@ -118,6 +128,30 @@ export class Reconciler implements AsyncDisposable {
     this.#job?.[Symbol.dispose]();
     this.#disarmLook?.();
     await this.#running;
+  }
+
+  /**
+   * On a node without a redirect, until the own agent listens: connections would be refused until then, also those
+   * that the agent of another system answers meanwhile.
+   */
+  async #untilListening(): Promise<void> {
+    const { redirect, clock, onStatus } = this.#options;
+    const slot = this.#options.slot?.();
+    if (slot === undefined) return;
+    const endMs = clock.monotonicMs() + mostWaitMs;
+    try {
+      const isServed = (): boolean => slot.own().listens || slot.other()?.listens === true;
+      if (isServed() || (await redirect.verify()).state !== 'absent') return;
+      this.#isWaiting = true;
+      onStatus?.();
+      while (!isServed() && !this.#isDisposed && clock.monotonicMs() < endMs) {
+        await sleep(clock, waitPollMs);
+      }
+    } catch {
+      // The first check meets the same error, and reports it.
+    } finally {
+      this.#isWaiting = false;
+    }
   }
 
   #schedule(firstMs: number): void {
