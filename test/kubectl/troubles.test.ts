@@ -77,7 +77,7 @@ const troubles: Readonly<Record<string, Trouble>> = {
         createObject('NetworkPolicy', 'deny', { podSelector: {}, policyTypes: ['Egress'] }),
       ],
     }),
-    fix: /network_policy\n[^]*^ +fix: Allow egress to ipBlock 169\.254\.25\.79\/32, TCP port 2579/m,
+    fix: /network_policy\n[^]*^ +fix: Allow egress to ipBlock 169\.254\.25\.79\/32, TCP ports 2579 and 2580/m,
   },
   'pods of a new node get nothing, or the identities of the node': {
     words: ['doctor'],

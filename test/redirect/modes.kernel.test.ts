@@ -145,6 +145,7 @@ describe('every redirect', { skip }, () => {
             state: 'active',
             detail: status.detail,
             problems: [],
+            port: 2579,
           });
         }
       });

@@ -99,7 +99,7 @@ export class Reconciler implements AsyncDisposable {
 
   /** Runs the first check and schedules the others. */
   async start(): Promise<void> {
-    await this.#untilListening();
+    if (this.#options.slot?.() !== undefined) await this.#untilListening();
     const firstMs = await this.#checkNow();
     if (!this.#isDisposed) this.#schedule(firstMs);
   }
