@@ -9,7 +9,7 @@ describe('the target of a redirect', () => {
   });
 
   it('is otherwise the configured one', () => {
-    const target = { ...defaultTarget, listenIp: '10.0.0.4', metadataPort: 1, listenPort: 65535 };
+    const target = { ...defaultTarget, listenIp: '10.0.0.4', metadataPort: 1, listenPort: 65534 };
     assert.deepEqual(reachableTarget(target), target);
   });
 

@@ -27,7 +27,7 @@
 #define SO_NETNS_COOKIE 71
 #endif
 
-#define MAX_ARGUMENTS 4
+#define MAX_ARGUMENTS 5
 #define MAX_VALUE_BYTES 4096
 /* With IPVS a node has the address of every Service of the cluster. */
 #define MAX_ITEMS 65536
@@ -312,7 +312,12 @@ static void put_descriptor(struct call *call, int descriptor)
 static void load(struct call *call)
 {
 	load_object(call->in[0].bytes, call->in[1].bytes, call->in[2].pins, call->in[3].pins,
-		    &call->fault);
+		    call->in[4].text, &call->fault);
+}
+
+static void compares_pointers(struct call *call)
+{
+	call->result = boolean(call, may_compare_pointers());
 }
 
 static void attach(struct call *call)
@@ -673,7 +678,8 @@ static void trim_memory(struct call *call)
 
 /* Documented on the TypeScript side (addon.ts). */
 static const struct function functions[] = {
-	{ "load", "object:b settings:b maps:m programs:m", load },
+	{ "load", "object:b settings:b maps:m programs:m without:s?", load },
+	{ "mayComparePointers", "", compares_pointers },
 	{ "attach", "program:s type:d cgroup:s pin:s", attach },
 	{ "replace", "program:s pin:s", replace },
 	{ "detach", "pin:s", detach },

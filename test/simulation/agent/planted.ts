@@ -98,8 +98,8 @@ export const planted: readonly Planted[] = [
     edits: [
       {
         file: 'kernel.ts',
-        from: '      redirect.close?.();\n',
-        to: '      await redirect.remove().catch(() => undefined);\n      redirect.close?.();\n',
+        from: '    this.#redirect.close?.();\n',
+        to: '    await this.#redirect.remove().catch(() => undefined);\n    this.#redirect.close?.();\n',
       },
     ],
   },

@@ -23,10 +23,6 @@ export const faults: readonly Fault[] = [
     ],
   },
   {
-    name: 'an-agent-waits-two-seconds-for-its-redirect',
-    edits: [{ file: 'external-redirect.ts', from: 'leaveMs = 10_000', to: 'leaveMs = 2_000' }],
-  },
-  {
     name: 'the-younger-takes-the-redirect-before-it-listens',
     edits: [
       {
@@ -39,10 +35,6 @@ export const faults: readonly Fault[] = [
   {
     name: 'the-elder-takes-the-redirect-back-from-one-that-listens',
     edits: [{ file: 'slots.ts', from: maintains, to: 'if (own.listens) return own.port;' }],
-  },
-  {
-    name: 'every-agent-is-alone',
-    edits: [{ file: 'slots.ts', from: 'if (other.listens) return false;', to: 'return true;' }],
   },
   {
     name: 'nobody-takes-the-redirect-of-an-agent-that-has-ended',
