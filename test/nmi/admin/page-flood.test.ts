@@ -102,7 +102,9 @@ describe('the pages', () => {
     const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
     greedy.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1_500));
     // Parsing that many blocks the event loop for 15 to 50 ms.
-    assert.equal(await readAll(greedy), '');
+    // Closed with bytes that were not read, the connection may be reset.
+    const reset = (error: NodeJS.ErrnoException): string => error.code ?? '';
+    assert.match(await readAll(greedy).catch(reset), /^(?:ECONNRESET)?$/);
     assert.equal(renders, 0);
     const polite = await fixture.dial(fixture.metricsPort, '127.0.0.9');
     polite.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
