@@ -271,7 +271,7 @@ const takeover: Scenario = {
       ]);
       // The old chain must work before.
       assertToken(await pod.ask(), 'takeover-a');
-      const load = startSteadyLoad(pod, { timeoutMs: 1_000, concurrency: lanes, pauseMs: 0 });
+      const load = startSteadyLoad(pod, { timeoutMs: 1_000, concurrency: lanes, pauseMs: 10 });
       const unboundLoad = startSteadyLoad(unbound, { timeoutMs: 1_000, concurrency: 1 });
       await testBed.startAgent();
       const state = await readNode(testBed);
