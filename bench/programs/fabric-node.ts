@@ -15,7 +15,6 @@ import { inCgroup, openLabCgroups } from '../../lab/fabric/cgroups.ts';
 import { openServices } from '../../lab/test-bed/services.ts';
 import { onCore } from '../machine/cores.ts';
 import { outputOf, stop, untilItSpeaks } from '../machine/child.ts';
-import { measureLookUps } from '../fixture/look-ups.ts';
 import { controlCommand, type ControlName } from '../fixture/controls.ts';
 import {
   nodePorts,
@@ -82,12 +81,6 @@ for await (const line of createInterface({ input: process.stdin })) {
 }
 
 async function obey(order: FabricOrder): Promise<FabricAnswer> {
-  if (order.kind === 'attest') {
-    const dialler = [process.execPath, programPath('hold-connection.ts'), imdsIp, '80'] as const;
-    using held = holdOpen(runInPod(dialler));
-    const pinFolder = cgroups?.pinFolder ?? '';
-    return { kind: 'look-ups', ...measureLookUps(pinFolder, { ip, port: await held.port }) };
-  }
   if (order.kind === 'probe') {
     startInNode([process.execPath, programPath('probe.ts')]);
     return { kind: 'probed' };
@@ -95,19 +88,6 @@ async function obey(order: FabricOrder): Promise<FabricAnswer> {
   const words = loadCommand(order.plan);
   const child = order.isOutside ? runOutside(words) : runInPod(words);
   return { kind: 'report', report: parseReport(await outputOf(child)) };
-}
-
-/** An open connection of the pod, and its source port. */
-function holdOpen(child: ReturnType<typeof runInPod>): Disposable & { port: Promise<number> } {
-  const dialled = new Promise<number>((resolve, reject) => {
-    child.stdout?.once('data', (chunk: Buffer) => {
-      resolve(Number(chunk.toString()));
-    });
-    child.once('exit', () => {
-      reject(new Error('the pod could not connect'));
-    });
-  });
-  return { port: dialled, [Symbol.dispose]: () => void child.kill('SIGKILL') };
 }
 
 function agentWords(): readonly string[] {

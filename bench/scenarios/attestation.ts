@@ -7,7 +7,7 @@ const without = 'no programs';
 
 export const attestation: Scenario = {
   name: 'attestation',
-  title: 'What the eBPF programs cost connections to other addresses, and a look-up the agent',
+  title: 'What the eBPF programs cost connections to other addresses',
   isQuick: false,
   run: async ({ options, executable, stack, say }) => {
     const obstacle = findFabricObstacle();
@@ -22,15 +22,9 @@ export const attestation: Scenario = {
       shapes: [shapes.oneFresh, shapes.fresh],
       subjects: [node.control(without, 'outside'), node.control('programs attached', 'pod')],
     });
-    const lookUps = await node.ask({ kind: 'attest' });
-    if (lookUps.kind !== 'look-ups') throw new TypeError('no look-ups');
     return {
       control: without,
       series,
-      figures: [
-        { name: 'look-up of a caller that is known', unit: 'ns', values: lookUps.knownNs },
-        { name: 'look-up of one that is not', unit: 'ns', values: lookUps.unknownNs },
-      ],
       notes: [
         'Subjects are a pod in a cgroup that the programs are attached to, and a process in the ' +
           'same network that is in none; both dial the bare control.',

@@ -1,19 +1,11 @@
 /**
- * The kernel side alone: installs the redirect, checks it at each interval, repairs drift, and looks
- * callers up. For a node on which the process that serves pods has no kernel privileges.
+ * The kernel side alone: installs the redirect, checks it at each interval, repairs drift.
+ * For a node on which the process that serves pods has no kernel privileges.
  */
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { giveBackSpareMemory } from '../base/spare-memory.ts';
-import type { Config } from './config/config.ts';
 import { mapLayout } from '../redirect/ebpf/settings.ts';
-import type { Attestation } from '../redirect/redirect.ts';
 import { describeTarget, reachableTarget } from '../redirect/target.ts';
-import { tuning } from './config/tuning.ts';
-import {
-  openCallerServer,
-  type CallerServer,
-  type CallerServerOptions,
-} from './kernel/caller-server.ts';
 import { openKernel, type Kernel, type KernelOptions } from './kernel/kernel.ts';
 import {
   nodePodsPath,
@@ -27,10 +19,6 @@ import { exportParts } from './telemetry/export-parts.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { exportProcess } from './telemetry/process-metrics.ts';
 
-/** Longer than an agent that stops at the same time may take to finish its running requests. */
-// No mutation: the second part is a margin.
-const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
-
 /**
  * Runs until disposed; the redirect stays. Refusals of the kernel are logged and retried.
  * @throws StartError if one of its ports is in use.
@@ -42,7 +30,6 @@ export async function startRedirectDaemon(
   await using starting = new AsyncDisposableStack();
   const metrics = createMetrics({ oldNames: false });
   exportProcess(metrics);
-  let callers: CallerServer | undefined;
   let report: Report | undefined;
   const kernel = starting.use(
     openKernel({
@@ -68,7 +55,6 @@ export async function startRedirectDaemon(
     };
     starting.use(watchShared(nodePodsPath(config.callerSocket), letThrough));
     letThrough();
-    callers = starting.use(await openCallerServer(lookUps(config, kernel, mode)));
   }
   await kernel.start();
   starting.use(
@@ -87,7 +73,6 @@ export async function startRedirectDaemon(
     [Symbol.asyncDispose]: async () => {
       await kernel.leave();
       report?.write('leaving');
-      await callers?.untilUnused(lastLookUpsMs);
       await running.disposeAsync();
     },
   };
@@ -145,22 +130,3 @@ class Report {
     }
   }
 }
-
-/** Serves an agent without the privilege to look callers up. */
-function lookUps(config: Config, kernel: Kernel, mode: MaintainedMode): CallerServerOptions {
-  const target = reachableTarget(config);
-  return {
-    path: config.callerSocket,
-    report: () => ({ mode, isActive: kernel.problem() === undefined, layout: mapLayout, target }),
-    lookUp: (remoteIp, remotePort) => {
-      // Earlier state in the kernel may come from another agent, with another meaning.
-      if (!kernel.hasBeenActive()) return notInstalled;
-      const here = { localIp: target.listenIp, localPort: kernel.port };
-      const attestation = kernel.lookUp({ remoteIp, remotePort, ...here });
-      return attestation instanceof Promise ? notInstalled : attestation;
-    },
-    letThrough: () => undefined,
-  };
-}
-
-const notInstalled: Attestation = { kind: 'unavailable', why: 'the redirect is not installed' };

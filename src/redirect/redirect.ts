@@ -43,12 +43,12 @@ export interface RedirectStatus {
   readonly changed?: readonly string[];
 }
 
-/** The two ends of an accepted connection, as reported by the kernel. */
+/** An accepted connection. */
 export interface Peer {
+  /** As reported by the kernel. */
   readonly remoteIp: string;
-  readonly remotePort: number;
-  readonly localIp: string;
-  readonly localPort: number;
+  /** Descriptor. */
+  readonly socket: number;
 }
 
 /** Where the kernel sends packets for an address. Links are indexes, which the kernel does not reuse. */
@@ -132,8 +132,8 @@ export interface Redirect {
    * @throws RedirectError
    */
   letThrough?(cgroupIds: readonly bigint[]): Promise<void>;
-  /** One look-up per connection; must not block. A promise if another process has the records. */
-  attest(peer: Peer): Attestation | Promise<Attestation>;
+  /** One look-up per connection; must not block. */
+  attest(peer: Peer): Attestation;
   /** Why look-ups are unavailable, or undefined. Absent in modes without records. */
   whyUnavailable?(): string | undefined;
   /** Ends what this process holds open; the redirect stays in the kernel. */

@@ -29,21 +29,17 @@ import { openNamespace, type Namespace, type Script } from './namespaces.ts';
 const { metadataIp, listenIp, listenPort } = defaultTarget;
 const source = join(import.meta.dirname, '../../src/redirect');
 
-/** For each line it receives, sends its client's address and, through the map, its cgroup. */
-const agentScript = (pinFolder: string, ip: string, port: number) => `
+/** For each line it receives, sends its client's address, and what the programs answer about it now. */
+const agentScript = (ip: string, port: number) => `
   process.stdin.resume();
-  import('${source}/ebpf/callers.ts').then(({ Callers }) => {
-    const callers = new Callers('${pinFolder}', { listenIp: '${ip}', listenPort: ${port} });
-    const send = (attestation) => attestation.kind + ' ' + (attestation.cgroupId ?? '-');
+  import('${source}/ebpf/callers.ts').then(({ attestSocket }) => {
+    const tell = ({ kind, cgroupId = '-', retryWhy = '', isDirect, why = '' }) =>
+      [kind, cgroupId, ...(isDirect ? ['directly'] : []), retryWhy || why].join(' ').trim();
     require('node:net').createServer((socket) => {
-      try { callers.refresh(); } catch {}
-      const who = send(callers.attest({
-        remoteIp: socket.remoteAddress, remotePort: socket.remotePort,
-        localIp: socket.localAddress, localPort: socket.localPort,
-      }));
-      const name = 'agent sees ' + socket.remoteAddress + ' ' + who;
       socket.on('error', () => undefined);
       socket.on('data', (data) => {
+        const who = tell(attestSocket(socket._handle.fd));
+        const name = 'agent sees ' + socket.remoteAddress + ' ' + who;
         if (String(data) === 'bye\\n') socket.end(name + '\\n', () => socket.destroy());
         else socket.write(name + '\\n');
       });
@@ -276,7 +272,7 @@ export class EbpfTestBed {
 
   /** Starts the agent; the address must be up, and the map must exist. */
   async startAgent(ip = listenIp, port = listenPort): Promise<Script> {
-    const agent = this.node.start(agentScript(this.pinFolder, ip, port), this.agentCgroup);
+    const agent = this.node.start(agentScript(ip, port), this.agentCgroup);
     assert.equal(await agent.line(), 'listening');
     return agent;
   }

@@ -77,8 +77,8 @@ export class Process {
     return this.#exit.promise;
   }
 
-  enter(work: () => void): void {
-    this.#context.runInAsyncScope(work);
+  enter<T>(work: () => T): T {
+    return this.#context.runInAsyncScope(work);
   }
 
   /** After a delay as of a system call or an event of the loop. */

@@ -12,6 +12,7 @@ import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { createServer as createNetServer, Socket, type Server } from 'node:net';
 import { endianness } from 'node:os';
+import { descriptorOf } from '../../base/descriptor.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Config } from '../config/config.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -146,15 +147,11 @@ class Door implements AsyncDisposable {
   }
 
   async listen(address: { readonly port: number; readonly host?: string }): Promise<void> {
-    const server: Server & { readonly _handle?: { readonly fd?: number } } = createNetServer(
-      { allowHalfOpen: true },
-      this.#onConnection,
-    );
+    const server = createNetServer({ allowHalfOpen: true }, this.#onConnection);
     this.#server = server;
     server.listen({ ...address, backlog });
     server.once('listening', () => {
-      // This property is not in Node's documentation.
-      const { fd } = server._handle ?? {};
+      const fd = descriptorOf(server);
       if (fd !== undefined && this.#acceptFrom(fd)) server.close();
     });
     await once(server, 'listening');

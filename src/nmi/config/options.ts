@@ -383,10 +383,9 @@ const table = {
       help: 'Folder of the BPF file system for pinned programs and maps, with eBPF.',
     },
     'caller-socket': {
-      // Longer ones have no room in the address of a socket.
       type: matching(/^\/[\x21-\x7e]{1,106}$/, 'an absolute path of at most 107 characters'),
       default: '/run/nmi/callers.sock',
-      help: 'Unix socket at which `nmi redirect run` looks up callers for an agent with `--redirect=pinned`. Its folder must be shared by these two containers only.',
+      help: 'A path in the folder in which `nmi redirect run` and an agent with `--redirect=pinned` exchange files. The folder must be shared by these two containers only.',
     },
     'slot-folder': {
       isOfRedirect: true,

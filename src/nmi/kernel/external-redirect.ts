@@ -7,7 +7,7 @@
  */
 import { createServer } from 'node:net';
 import { sleep, type Clock } from '../../base/time/clock.ts';
-import { recordedIp } from '../../redirect/ebpf/callers.ts';
+import { attestSocket, whyUnanswered } from '../../redirect/ebpf/callers.ts';
 import { mapLayout } from '../../redirect/ebpf/settings.ts';
 import {
   RedirectError,
@@ -17,7 +17,6 @@ import {
   type RedirectTarget,
 } from '../../redirect/redirect.ts';
 import { describeTarget, reachableTarget } from '../../redirect/target.ts';
-import { CallerClient, noAnswer } from './caller-client.ts';
 import {
   readState,
   statePath,
@@ -55,24 +54,21 @@ const leaveMs = 10_000;
 const leavePollMs = 20;
 
 const byAddress: Attestation = { kind: 'by-address' };
-const unattested: Attestation = { kind: 'unattested' };
+const noState = {
+  kind: 'unavailable',
+  why: '`nmi redirect run` has not brought the redirect up',
+} as const satisfies Attestation;
 
 export function openExternalRedirect(options: ExternalRedirectOptions): ExternalRedirect {
   const { path, clock } = options;
   const target = reachableTarget(options.target);
   const reports = new Reports(path, target, clock);
-  const client = new CallerClient({ path, clock, onReport: () => undefined });
-  const verify = async (): Promise<RedirectStatus> => {
-    await client.report();
-    return reports.status();
-  };
+  const verify = async (): Promise<RedirectStatus> => reports.status();
 
   /** The part that is still missing, or undefined. The redirect may wait for this agent to listen. */
   async function findMissing(): Promise<string | undefined> {
     const [problem] = reports.problems();
     if (problem !== undefined) return problem;
-    // Connects, so that the first caller is looked up: the agent listens before its first check.
-    await client.report();
     const { listenIp } = options.target;
     return (await isHeld(listenIp)) ? undefined : `${listenIp} is on no link`;
   }
@@ -104,18 +100,11 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
         new RedirectError('NOT_PERMITTED', 'remove redirect', 'nmi redirect run maintains it'),
       ),
     letThrough: async (cgroupIds) => writeNodePods(path, cgroupIds),
-    attest: (peer) => {
-      const obstacle = reports.obstacle();
-      if (obstacle !== undefined) return obstacle;
-      if (reports.mode === 'iptables') return byAddress;
-      const ip = recordedIp(peer, target);
-      return ip === undefined ? unattested : client.lookUp(ip, peer.remotePort);
-    },
-    whyUnavailable: () => reports.obstacle()?.why,
-    close: () => {
-      watching[Symbol.dispose]();
-      client.close();
-    },
+    attest: ({ socket }) =>
+      reports.obstacle() ?? (reports.mode === 'iptables' ? byAddress : attestSocket(socket)),
+    whyUnavailable: () =>
+      reports.obstacle()?.why ?? (reports.mode === 'iptables' ? undefined : whyUnanswered()),
+    close: () => watching[Symbol.dispose](),
     port: () => reports.port,
     isAlone: () => reports.read()?.isAlone ?? false,
     leave: async () => {
@@ -170,7 +159,7 @@ class Reports {
 
   /** Why no caller can be known. */
   obstacle(): Unavailable | undefined {
-    return this.#mismatch ?? (this.mode === undefined ? noAnswer : undefined);
+    return this.#mismatch ?? (this.mode === undefined ? noState : undefined);
   }
 
   status(): RedirectStatus {

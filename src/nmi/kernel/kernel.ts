@@ -143,19 +143,8 @@ export class Kernel implements Required<Pick<Part, 'conditions' | 'samples'>>, A
   }
 
   /** Who opened a connection, as far as the kernel and the network can tell. */
-  attest(peer: Peer): Attestation | Promise<Attestation> {
-    const attestation = this.#redirect.attest(peer);
-    return 'then' in attestation
-      ? attestation.then((later) => this.#completed(later, peer))
-      : this.#completed(attestation, peer);
-  }
-
-  /** The same by the kernel's records alone. */
-  lookUp(peer: Peer): Attestation | Promise<Attestation> {
-    const attestation = this.#redirect.attest(peer);
-    return 'then' in attestation
-      ? attestation.then((later) => this.#settled(later))
-      : this.#settled(attestation);
+  attest(peer: Peer): Attestation {
+    return this.#completed(this.#redirect.attest(peer), peer);
   }
 
   /** Known after `prepare`; undefined if no caller is identified by its address. */
@@ -195,7 +184,7 @@ export class Kernel implements Required<Pick<Part, 'conditions' | 'samples'>>, A
 
   /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
   problem(): string | undefined {
-    return this.#reconciler.problem();
+    return this.#reconciler.problem() ?? this.whyUnavailable();
   }
 
   /** The redirect is not installed before the own agent listens. */

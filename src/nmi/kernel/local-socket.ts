@@ -2,9 +2,7 @@
 import { once } from 'node:events';
 import { lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
-import { dirname } from 'node:path';
 import { networkCode } from '../../base/network-code.ts';
-import { StartError } from '../../base/start-error.ts';
 
 /**
  * Listens at the path, and replaces a socket file without a listener.
@@ -21,24 +19,6 @@ export async function listenAt(
   if (await isAnswered(path)) return 'another process answers there';
   await unlink(path);
   return (await tryListen(server, path, mode)) ? undefined : 'another process has just taken it';
-}
-
-/**
- * Listens where the agent in the other container of the pod connects.
- * @throws StartError
- */
-export async function listenForAgent(server: Server, path: string, what: string): Promise<void> {
-  const problem = await whyNot(async () => {
-    await makeFolder(dirname(path), 0o755);
-    // The other container runs as another user.
-    return listenAt(server, path, 0o666);
-  });
-  if (problem === undefined) return;
-  throw new StartError(
-    'UNAVAILABLE',
-    `cannot listen on the socket for ${what} at ${path}: ${problem}`,
-    'check the volume that both containers mount at the folder of that path',
-  );
 }
 
 /** The code of a failed system call, or a reason in words; undefined when the work succeeded. */

@@ -3,7 +3,6 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { LinkedList, type Linked } from '../../base/linked-list.ts';
 import type { CallerConnection } from '../callers/caller.ts';
-import { Counts } from '../../base/counts.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 
 export class Connection implements Linked<Connection> {
@@ -32,25 +31,15 @@ export class Connection implements Linked<Connection> {
 const connectionKey = Symbol('connection');
 type OwnSocket = Socket & { [connectionKey]?: Connection | undefined };
 
-/**
- * Look-ups of callers at once: as many as the listener's backlog, which one turn may accept entirely.
- * Node meanwhile buffers what clients send, at most 64 KiB each.
- */
-export const maxLookUps = 1_024;
-
 /** Callers without a connection that are remembered: more than a node has pods. */
 // No mutation: fewer are only removed more often.
 const maxUnconnected = 1_024;
 
 export class Connections {
   #size = 0;
-  /** Connections during the look-up of their caller, with their address. */
-  readonly #lookUps = new Map<Socket, string>();
   readonly #limits: ConnectionLimits;
   /** By limit key, the oldest connection first; a list may be empty. */
   readonly #byCaller = new Map<string, LinkedList<Connection>>();
-  /** Number of look-ups, by address. */
-  readonly #lookUpCounts = new Counts();
 
   constructor(limits: ConnectionLimits) {
     this.#limits = limits;
@@ -62,26 +51,6 @@ export class Connections {
 
   get(socket: OwnSocket): Connection | undefined {
     return socket[connectionKey];
-  }
-
-  /**
-   * Keeps a connection during the look-up of its caller, until that ends or the connection closes.
-   * @returns the limit that is reached, if any.
-   */
-  beginLookUp(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
-    if (this.#lookUps.size >= maxLookUps) return 'total';
-    if (this.#lookUpCounts.get(ip) >= this.#limits.each) return 'per_caller';
-    this.#lookUps.set(socket, ip);
-    this.#lookUpCounts.add(ip);
-    socket.once('close', () => this.endLookUp(socket));
-    return undefined;
-  }
-
-  /** @returns whether the connection was still kept for it. */
-  endLookUp(socket: Socket): boolean {
-    const ip = this.#lookUps.get(socket);
-    if (ip !== undefined) this.#lookUpCounts.remove(ip);
-    return this.#lookUps.delete(socket);
   }
 
   /**
@@ -172,7 +141,6 @@ export class Connections {
   }
 
   destroyAll(): void {
-    const connected = Array.from(this.#all(), ({ socket }) => socket);
-    for (const socket of [...this.#lookUps.keys(), ...connected]) socket.destroy();
+    for (const { socket } of this.#all()) socket.destroy();
   }
 }

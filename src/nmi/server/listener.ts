@@ -7,12 +7,13 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIPv4, Server as NetServer, type Socket } from 'node:net';
+import { descriptorOf } from '../../base/descriptor.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';
 import { refuse, type Answer } from '../base/answers.ts';
 import { takeParser } from '../base/timeout-checks.ts';
-import { CallerConnection, type FindCgroupUid } from '../callers/caller.ts';
+import { CallerConnection, type CallerEnd, type FindCgroupUid } from '../callers/caller.ts';
 import { writeAnswer, writeRawAnswer } from './answer-writer.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 import { Connections, type Connection } from './connections.ts';
@@ -42,8 +43,7 @@ export interface ListenerOptions {
   /** 0 lets the kernel choose. */
   readonly port: number;
   readonly clock: Clock;
-  /** A connection is not read before its attestation is complete. */
-  readonly attest: (peer: Peer) => Attestation | Promise<Attestation>;
+  readonly attest: (peer: Peer) => Attestation;
   /** For attested callers. */
   readonly findCgroupUid: FindCgroupUid;
   /** Called when a connection is accepted, to look up its caller. */
@@ -95,7 +95,7 @@ export class Listener implements AsyncDisposable {
   readonly #server: Server;
   /** Node's own handler of a connection, which takes over when the fast path has ended. */
   readonly #parseHttp: (socket: Socket) => void;
-  #bound: Bound | undefined;
+  #boundIp: string | undefined;
   #isDraining = false;
 
   constructor(options: ListenerOptions) {
@@ -152,7 +152,7 @@ export class Listener implements AsyncDisposable {
     this.#server.listen({ backlog: 1024, host, port });
     await once(this.#server, 'listening');
     // A socket that listens on one address accepts nothing on another.
-    if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { localIp: host, localPort: this.port };
+    if (isIPv4(host) && host !== '0.0.0.0') this.#boundIp = host;
   }
 
   /** Handles the events of `node:http` other than requests. */
@@ -189,32 +189,17 @@ export class Listener implements AsyncDisposable {
     socket.on('error', () => socket.destroy());
     this.#options.turns.accepted();
     try {
-      const ends = new SocketEnds(socket, this.#bound);
-      const attestation = this.#options.attest(ends);
-      if (attestation instanceof Promise) this.#awaitAttestation(socket, ends, attestation);
-      else this.#admit(socket, ends, attestation);
+      this.#admit(socket);
     } catch (error) {
-      this.#fail(socket, error);
-    }
-  }
-
-  #awaitAttestation(socket: Socket, ends: SocketEnds, attestation: Promise<Attestation>): void {
-    const whose = this.#connections.beginLookUp(socket, ends.remoteIp);
-    if (whose !== undefined) {
       socket.destroy();
-      this.#options.onTooMany(whose);
+      this.#options.onBug(error);
     }
-    attestation
-      .then((attested) => {
-        const isWaiting = this.#connections.endLookUp(socket) && !socket.destroyed;
-        if (isWaiting) this.#admit(socket, ends, attested);
-      })
-      .catch((error: unknown) => this.#fail(socket, error));
   }
 
-  #admit(socket: Socket, ends: SocketEnds, attestation: Attestation): void {
-    const { findCgroupUid, onConnection, onTooMany } = this.#options;
-    const caller = new CallerConnection(ends, attestation, findCgroupUid);
+  #admit(socket: Socket): void {
+    const { attest, findCgroupUid, onConnection, onTooMany } = this.#options;
+    const ends = new SocketEnds(socket, this.#boundIp);
+    const caller = new CallerConnection(ends, attest(ends), findCgroupUid);
     // Before it is counted, since it counts for its pod if that is known.
     onConnection(caller);
     // Its peer has reset it: it belongs to nobody, so it would be in no pod's count.
@@ -227,11 +212,6 @@ export class Listener implements AsyncDisposable {
     );
     if (connection === undefined) socket.destroy();
     else this.#read(socket, connection);
-  }
-
-  #fail(socket: Socket, error: unknown): void {
-    socket.destroy();
-    this.#options.onBug(error);
   }
 
   #read(socket: Socket, connection: Connection): void {
@@ -341,32 +321,26 @@ export class Listener implements AsyncDisposable {
   }
 }
 
-type Bound = Pick<Peer, 'localIp' | 'localPort'>;
-
-/** Addresses of a connection; only those that are used and unknown are read from the kernel. */
-class SocketEnds implements Peer {
+/** An accepted connection; only those addresses that are used and unknown are read from the kernel. */
+class SocketEnds implements Peer, CallerEnd {
   readonly #socket: Socket;
-  readonly #bound: Bound | undefined;
+  readonly #localIp: string | undefined;
 
-  constructor(socket: Socket, bound: Bound | undefined) {
+  constructor(socket: Socket, localIp: string | undefined) {
     this.#socket = socket;
-    this.#bound = bound;
+    this.#localIp = localIp;
+  }
+
+  get socket(): number {
+    return descriptorOf(this.#socket) ?? -1;
   }
 
   get remoteIp(): string {
     return this.#socket.remoteAddress ?? '';
   }
 
-  get remotePort(): number {
-    return this.#socket.remotePort ?? 0;
-  }
-
   get localIp(): string {
-    return this.#bound?.localIp ?? this.#socket.localAddress ?? '';
-  }
-
-  get localPort(): number {
-    return this.#bound?.localPort ?? this.#socket.localPort ?? 0;
+    return this.#localIp ?? this.#socket.localAddress ?? '';
   }
 }
 

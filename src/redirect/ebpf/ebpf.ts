@@ -13,7 +13,7 @@
  */
 import { collectErrors } from '../host/collect-errors.ts';
 import { createMutex } from '../host/mutex.ts';
-import { Callers } from './callers.ts';
+import { attestSocket, whyUnanswered } from './callers.ts';
 import {
   ancestorIds,
   cgroupIdOf,
@@ -116,40 +116,23 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     nodePods: undefined,
   };
   const serialize = createMutex();
-  const callers = new Callers(settings.pinFolder, settings.target);
   return {
     mode: 'ebpf',
     prepare: () =>
       serialize(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
         joinEarlier(settings);
-        // If an earlier process left its programs, connections arrive as soon as the agent listens.
-        refresh(callers);
       }),
-    install: (port) =>
-      serialize(async () => {
-        const status = await install(settings, port, () => refresh(callers));
-        refresh(callers);
-        return status;
-      }),
-    verify: () =>
-      serialize(async () => {
-        refresh(callers);
-        return readBack(settings);
-      }),
+    install: (port) => serialize(() => install(settings, port)),
+    verify: () => serialize(() => readBack(settings)),
     isFrontWhole: (port) =>
       serialize(async () => {
-        refresh(callers);
         if (port !== undefined && port !== installedPort(settings)) return false;
         const wanted = wantedPrograms(settings);
         const found = typeof wanted === 'string' ? [wanted] : diffPrograms(wanted);
         return found.length === 0 && settings.host.isLocal(settings.target.listenIp);
       }),
-    remove: () =>
-      serialize(async () => {
-        callers.close();
-        await remove(settings);
-      }),
+    remove: () => serialize(() => remove(settings)),
     letThrough: (cgroupIds) =>
       serialize(async () => {
         const before = new Set(settings.nodePods);
@@ -159,8 +142,8 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         const wanted = wantedPrograms(settings);
         if (typeof wanted !== 'string') changeNodePods(wanted, settings.target);
       }),
-    attest: (peer) => callers.attest(peer),
-    whyUnavailable: () => callers.whyUnavailable(),
+    attest: ({ socket }) => attestSocket(socket),
+    whyUnavailable: whyUnanswered,
     counters: () => readCounters(settings.pinFolder),
     countFallbackConnections: () => settings.fallback.countRedirected(),
   };
@@ -180,21 +163,7 @@ function joinEarlier(settings: Settings): void {
   }
 }
 
-/** Without programs there is no map to open; the status reports them as missing. */
-function refresh(callers: Callers): void {
-  try {
-    callers.refresh();
-  } catch {
-    callers.close();
-  }
-}
-
-/** @param onPrograms called when the programs are attached and callers can be looked up. */
-async function install(
-  settings: Settings,
-  port: number | undefined,
-  onPrograms: () => void,
-): Promise<RedirectStatus> {
+async function install(settings: Settings, port: number | undefined): Promise<RedirectStatus> {
   const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
@@ -206,7 +175,6 @@ async function install(
     await ensurePinFolder(settings.machine, settings.pinFolder);
     const problems = diffPrograms(wanted);
     if (problems === 'absent' || problems.length > 0) changed.push(...installPrograms(wanted));
-    onPrograms();
     const closed = closeOlderSockets(wanted, target);
     if (typeof closed === 'string') notes.push(closed);
     else if (closed > 0) changed.push(`${closed} older sockets closed`);

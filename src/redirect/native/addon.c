@@ -469,51 +469,38 @@ static void map_keys(struct call *call)
 	}
 }
 
-/*
- * Called for each connection, so it does not read the sizes of the map: no map of the agent has larger keys,
- * and the value has room for any. Records of the node's own network namespace take precedence: only processes
- * of the node create them. Between two addresses of the node, only these records count.
- */
-static void lookup_caller(struct call *call)
+/* 1, or 0 without a program that answers for this socket; -1 with a fault. */
+static int ask_socket(int sock, struct nmi_answer *answer, struct fault *fault)
 {
-	struct nmi_client client = {
-		.ip = call->in[1].ip,
-		.port = call->in[2].number,
-		.is_of_node = 1,
-	};
-	union {
-		struct nmi_caller caller;
-		__u8 bytes[MAX_VALUE_BYTES];
-	} found;
-	int error, map = call->in[0].number;
+	socklen_t length = sizeof(*answer);
 
-	error = bpf_map_lookup_elem(map, &client, &found);
-	if (error == -ENOENT && !call->in[3].flag) {
-		client.is_of_node = 0;
-		error = bpf_map_lookup_elem(map, &client, &found);
-	}
-	if (!error) {
-		bool is_shared = found.caller.kind == NMI_SHARED;
-
-		put(call, "cgroupId", big(call, is_shared ? 0 : found.caller.pod_id));
-		put(call, "isDirect", boolean(call, found.caller.kind == NMI_DIRECT));
-	} else if (error != -ENOENT) {
-		fail(&call->fault, "look up caller", error);
-	}
+	if (!getsockopt(sock, NMI_LEVEL, NMI_CALLER, answer, &length))
+		return 1;
+	return errno == EOPNOTSUPP || errno == ENOPROTOOPT ? 0 : fail(fault, "ask socket", errno);
 }
 
-/* Also for a socket that is not connected, of which nobody is the caller. No result: no program answers. */
 static void caller_of(struct call *call)
 {
-	struct nmi_answer answer = {};
-	socklen_t length = sizeof(answer);
+	struct nmi_answer answer;
 
-	if (!getsockopt(call->in[0].number, NMI_LEVEL, NMI_CALLER, &answer, &length)) {
-		put(call, "cgroupId", big(call, answer.pod_id));
-		put(call, "kind", number(call, answer.kind));
-	} else if (errno != EOPNOTSUPP && errno != ENOPROTOOPT) {
-		fail(&call->fault, "ask socket", errno);
+	if (ask_socket(call->in[0].number, &answer, &call->fault) != 1)
+		return;
+	put(call, "cgroupId", big(call, answer.pod_id));
+	put(call, "kind", number(call, answer.kind));
+}
+
+/* A socket that is not connected has no caller, and is answered like others. */
+static void is_answered(struct call *call)
+{
+	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct nmi_answer answer;
+
+	if (sock < 0) {
+		fail(&call->fault, "open socket", errno);
+		return;
 	}
+	call->result = boolean(call, ask_socket(sock, &answer, &call->fault) == 1);
+	close(sock);
 }
 
 static void forget_flows(struct call *call)
@@ -526,14 +513,6 @@ static void forget_flows(struct call *call)
 	};
 
 	call->result = number(call, cut_flows(&filter, &call->fault));
-}
-
-static void find_original_port(struct call *call)
-{
-	__be16 port = 0;
-
-	if (!original_port(&call->in[0].end, &call->in[1].end, &port, &call->fault) && port)
-		call->result = number(call, ntohs(port));
 }
 
 static void close_sockets(struct call *call)
@@ -691,10 +670,9 @@ static const struct function functions[] = {
 	{ "mapSet", "map:d key:b value:b", map_set },
 	{ "mapDelete", "map:d key:b", map_delete },
 	{ "mapKeys", "map:d", map_keys },
-	{ "lookupCaller", "map:d clientIp:i clientPort:p withinNode:f", lookup_caller },
 	{ "callerOf", "socket:d", caller_of },
+	{ "isAnswered", "", is_answered },
 	{ "cutFlows", "dialled:e answeredBy:i? sparedSources:[i]", forget_flows },
-	{ "originalPort", "client:e server:e", find_original_port },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "ruleGeneration", "", find_rule_generation },
 	{ "placeOf", "ip:i", place_of },

@@ -28,14 +28,6 @@ export interface ProgramInfo {
   readonly mapIds: readonly number[];
 }
 
-/** A record of the map of callers. */
-export interface CallerRecord {
-  /** Of the pod; 0: two sockets of the node share address and port. */
-  readonly cgroupId: bigint;
-  /** The client connected to the agent's own address. */
-  readonly isDirect: boolean;
-}
-
 /** The programs' answer about a socket. */
 export interface CallerAnswer {
   /** Of the pod of an attested caller. */
@@ -82,20 +74,12 @@ export interface NativeModule {
   mapDelete(map: BpfMap, key: Uint8Array): boolean;
   mapKeys(map: BpfMap): readonly Uint8Array[];
   /**
-   * The record of a client's address and port; its cgroup is 0 if two sockets share both.
-   * @param withinNode both ends of the connection have an address of the node.
-   */
-  lookupCaller(
-    map: BpfMap,
-    clientIp: string,
-    clientPort: number,
-    withinNode: boolean,
-  ): CallerRecord | undefined;
-  /**
    * Who opened an accepted connection; undefined if no program answers for this socket: the one of this layout
    * is not attached to the cgroup in which the listening socket was made, or to one above. Needs no capability.
    */
   callerOf(socket: number): CallerAnswer | undefined;
+  /** Whether a program answers for the sockets that this process makes. */
+  isAnswered(): boolean;
   /**
    * Deletes conntrack entries of TCP connections to `dialled`, except those answered by `answeredBy` (if
    * given) or by a loopback address, or from these sources.
@@ -105,12 +89,6 @@ export interface NativeModule {
     answeredBy: string | undefined,
     sparedSources: readonly string[],
   ): number;
-  /**
-   * The port that a client connected from, before netfilter gave its connection to the server another one;
-   * undefined if it tracks no such connection. Needs CAP_NET_ADMIN.
-   * @param client with the port that the server sees.
-   */
-  originalPort(client: FlowEnd, server: FlowEnd): number | undefined;
   /**
    * Closes this network namespace's TCP sockets of these cgroups that are connected to `dialled`;
    * returns their number.

@@ -2,7 +2,7 @@
 /*
  * Conntrack entries, by netfilter's netlink protocol. Deletes some: one dump of the table, then one deletion
  * per selected entry, which contains the entry's id, so that a new entry with the same ends is not deleted.
- * Finds the entry of one connection. Reads the generation of netfilter's rules.
+ * Reads the generation of netfilter's rules.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -155,74 +155,6 @@ int cut_flows(const struct flow_filter *filter, struct fault *fault)
 	free(flows.all);
 	close_channel(&channel);
 	return result;
-}
-
-struct connection {
-	const struct flow_end *client, *server;
-	__be16 original_port;
-};
-
-/* The client connected to the server itself, and netfilter changed nothing but its port. */
-static int read_original_port(const struct nlmsghdr *message, void *context)
-{
-	struct connection *connection = context;
-	struct part all = attributes_of(message, sizeof(struct nfgenmsg));
-	struct flow flow = {};
-
-	if (!all.at)
-		return -EBADMSG;
-	if (read_flow(all, &flow) && flow.source == connection->client->ip &&
-	    flow.destination == connection->server->ip &&
-	    flow.destination_port == connection->server->port)
-		connection->original_port = flow.source_port;
-	return 0;
-}
-
-/* Returns where the attribute's header is, for end_nested(). */
-static size_t start_nested(struct request *request, int type)
-{
-	size_t at = NLMSG_ALIGN(request->header.nlmsg_len);
-
-	put(request, type | NLA_F_NESTED, "", 0);
-	return at;
-}
-
-static void end_nested(struct request *request, size_t at)
-{
-	struct nlattr *attribute = (struct nlattr *)((char *)request + at);
-
-	attribute->nla_len = request->header.nlmsg_len - at;
-}
-
-int original_port(const struct flow_end *client, const struct flow_end *server, __be16 *port,
-		  struct fault *fault)
-{
-	struct connection connection = { client, server, 0 };
-	const __u8 protocol = IPPROTO_TCP;
-	struct channel channel;
-	struct request request;
-	size_t tuple, part;
-	int error;
-
-	if (open_channel(&channel, NETLINK_NETFILTER, fault))
-		return -1;
-	/* The acknowledgement ends the answer. */
-	start_flow_request(&request, IPCTNL_MSG_CT_GET, NLM_F_ACK);
-	tuple = start_nested(&request, CTA_TUPLE_REPLY);
-	part = start_nested(&request, CTA_TUPLE_IP);
-	put(&request, CTA_IP_V4_SRC, &server->ip, sizeof(__be32));
-	put(&request, CTA_IP_V4_DST, &client->ip, sizeof(__be32));
-	end_nested(&request, part);
-	part = start_nested(&request, CTA_TUPLE_PROTO);
-	put(&request, CTA_PROTO_NUM, &protocol, sizeof(protocol));
-	put(&request, CTA_PROTO_SRC_PORT, &server->port, sizeof(__be16));
-	put(&request, CTA_PROTO_DST_PORT, &client->port, sizeof(__be16));
-	end_nested(&request, part);
-	end_nested(&request, tuple);
-	error = ask(&channel, &request, read_original_port, &connection);
-	close_channel(&channel);
-	*port = connection.original_port;
-	return error && error != -ENOENT ? fail(fault, "find flow", error) : 0;
 }
 
 static int read_generation(const struct nlmsghdr *message, void *context)

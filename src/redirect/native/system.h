@@ -88,13 +88,6 @@ struct flow_filter {
 /* Deletes such entries. Returns their number; -1 with a fault. */
 int cut_flows(const struct flow_filter *filter, struct fault *fault);
 
-/*
- * Sets the port that a client connected from, if netfilter tracks its connection to the server and changed
- * no address of it; else 0. `client` has the port that the server sees. Returns 0, or -1 with a fault.
- */
-int original_port(const struct flow_end *client, const struct flow_end *server, __be16 *port,
-		  struct fault *fault);
-
 /* Sets the generation of the nftables rules, which each change of them raises. Needs CAP_NET_ADMIN. */
 int rule_generation(__u32 *generation, struct fault *fault);
 

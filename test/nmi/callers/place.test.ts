@@ -327,7 +327,7 @@ describe('the pod network', () => {
   });
 });
 
-const peer = { remoteIp: '10.0.0.5', remotePort: 1, localIp: '169.254.25.79', localPort: 2579 };
+const peer = { remoteIp: '10.0.0.5', socket: 1 };
 const unattested: Attestation = { kind: 'unattested' };
 
 function complete(

@@ -4,8 +4,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openExternalRedirect } from '../../../src/nmi/kernel/external-redirect.ts';
 import {
   readNodePods,
@@ -13,7 +11,8 @@ import {
   type RedirectState,
 } from '../../../src/nmi/kernel/redirect-state.ts';
 import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
-import type { Attestation, RedirectTarget } from '../../../src/redirect/redirect.ts';
+import { nativeModule, type CallerAnswer } from '../../../src/redirect/native/addon.ts';
+import type { RedirectTarget } from '../../../src/redirect/redirect.ts';
 import { describeTarget } from '../../../src/redirect/target.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -23,12 +22,8 @@ const target: RedirectTarget = {
   listenIp: '127.0.0.1',
   listenPort: 2579,
 };
-const peer = {
-  remoteIp: '10.0.0.1',
-  remotePort: 40_000,
-  localIp: target.listenIp,
-  localPort: target.listenPort,
-};
+const peer = { remoteIp: '10.0.0.1', socket: 9 };
+const found = { kind: 'attested', cgroupId: 7n, isDirect: false } as const;
 
 let folder = '';
 before(async () => {
@@ -42,7 +37,9 @@ const notUp = 'not installed yet';
 async function open(t: TestContext, first?: Partial<RedirectState>, wanted = target) {
   const path = join(await mkdtemp(join(folder, 'pod-')), 'callers.sock');
   const clock = new HandClock();
-  const side = { found: { kind: 'attested', cgroupId: 7n, isDirect: false } as Attestation };
+  const programs: { answer: CallerAnswer | undefined } = { answer: { kind: 3, cgroupId: 7n } };
+  t.mock.method(nativeModule(), 'callerOf', () => programs.answer);
+  t.mock.method(nativeModule(), 'isAnswered', () => programs.answer !== undefined);
   let reports = 0;
   const report = (change: Partial<RedirectState> = {}): void =>
     writeState(path, {
@@ -57,24 +54,10 @@ async function open(t: TestContext, first?: Partial<RedirectState>, wanted = tar
       problems: [],
       ...change,
     });
-  const listen = () =>
-    openCallerServer({
-      path,
-      report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
-      lookUp: () => side.found,
-      letThrough: () => assert.fail('it is told by a file'),
-    });
-  let server = await listen();
   if (first !== undefined) report(first);
   const redirect = openExternalRedirect({ path, target: wanted, clock });
-  t.after(async () => {
-    redirect.close?.();
-    await server[Symbol.asyncDispose]();
-  });
   return {
-    ...{ side, redirect, report, clock, path },
-    stop: () => server[Symbol.asyncDispose](),
-    restart: async () => (server = await listen()),
+    ...{ programs, redirect, report, clock, path },
     /** Lets the loops that sleep take some turns. */
     pass: async (ms: number) => {
       for (let passed = 0; passed < ms; passed += 20) {
@@ -87,23 +70,23 @@ async function open(t: TestContext, first?: Partial<RedirectState>, wanted = tar
 }
 
 describe('a redirect in another process', () => {
-  it('has the mode of that process, and its callers', async (t) => {
-    const { side, redirect, report } = await open(t);
+  it('has the mode of that process, and callers by the programs', async (t) => {
+    const { programs, redirect, report } = await open(t);
     assert.equal(redirect.mode, 'pinned');
-    assert.equal((await redirect.attest(peer)).kind, 'unavailable');
-    assert.match(redirect.whyUnavailable?.() ?? '', /does not answer/);
+    assert.equal(redirect.attest(peer).kind, 'unavailable');
+    assert.match(redirect.whyUnavailable?.() ?? '', /has not brought the redirect up/);
     report();
     await redirect.prepare();
     assert.equal(redirect.mode, 'ebpf');
     assert.equal(redirect.whyUnavailable?.(), undefined);
     const status = await redirect.install();
     assert.deepEqual([status.state, status.problems], ['active', []]);
-    assert.deepEqual(await redirect.attest(peer), side.found);
-    side.found = { kind: 'unattested' };
-    assert.deepEqual(await redirect.attest(peer), side.found);
-    side.found = { kind: 'unavailable', why: 'of the other side' };
-    assert.equal((await redirect.attest(peer)).kind, 'unavailable');
-    assert.deepEqual(redirect.attest({ ...peer, localPort: 80 }), { kind: 'unattested' });
+    assert.deepEqual(redirect.attest(peer), found);
+    programs.answer = { kind: 0, cgroupId: 0n };
+    assert.deepEqual(redirect.attest(peer), { kind: 'unattested' });
+    programs.answer = undefined;
+    assert.equal(redirect.attest(peer).kind, 'unavailable');
+    assert.match(redirect.whyUnavailable?.() ?? '', /no program of this version answers/);
     await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove redirect' });
   });
 
@@ -117,28 +100,27 @@ describe('a redirect in another process', () => {
   });
 
   it('listens at the port that it is given, and at once where no other agent does', async (t) => {
-    const { redirect, report, side } = await open(t, { isAlone: true, port: 2580 });
+    const { redirect, report } = await open(t, { isAlone: true, port: 2580 });
     assert.equal(redirect.port(), 2579, 'before it has read anything');
     await redirect.prepare();
     assert.deepEqual([redirect.port(), redirect.isAlone()], [2580, true]);
     assert.match((await redirect.verify()).detail, /to 127\.0\.0\.1:2580$/);
-    assert.deepEqual(await redirect.attest({ ...peer, localPort: 2580 }), side.found);
+    assert.deepEqual(redirect.attest(peer), found);
     report({ isAlone: false, port: 2580 });
     assert.equal(redirect.isAlone(), false);
   });
 
   it('identifies callers by address if that process uses iptables, without a look-up', async (t) => {
-    const { redirect, stop } = await open(t, { mode: 'iptables' });
+    const { redirect, programs } = await open(t, { mode: 'iptables' });
+    programs.answer = undefined;
     await redirect.prepare();
     assert.equal(redirect.mode, 'iptables');
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
     assert.equal(redirect.whyUnavailable?.(), undefined);
-    await stop();
-    assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
   });
 
   it('is in doubt when that process has been silent for half a minute, and serves callers on', async (t) => {
-    const { side, redirect, report, clock } = await open(t, {});
+    const { redirect, report, clock } = await open(t, {});
     await redirect.prepare();
     clock.advance(29_999);
     assert.equal((await redirect.verify()).state, 'active');
@@ -148,24 +130,9 @@ describe('a redirect in another process', () => {
       [state, problems],
       ['broken', ['nmi redirect run has reported nothing for 30 s']],
     );
-    assert.deepEqual(await redirect.attest(peer), side.found);
+    assert.deepEqual(redirect.attest(peer), found);
     report();
     assert.equal((await redirect.verify()).state, 'active');
-  });
-
-  it('has no callers while that process is down, and none of them counts as unattested then', async (t) => {
-    const { side, redirect, stop, restart } = await open(t, {});
-    await redirect.prepare();
-    assert.deepEqual(await redirect.attest(peer), side.found);
-    await stop();
-    await nextTurn();
-    assert.deepEqual(await redirect.attest(peer), {
-      kind: 'unavailable',
-      why: '`nmi redirect run` does not answer',
-    });
-    await restart();
-    await redirect.verify();
-    await eventually(async () => assert.deepEqual(await redirect.attest(peer), side.found));
   });
 
   const mismatches: readonly (readonly [Partial<RedirectState>, RegExp])[] = [
@@ -178,20 +145,20 @@ describe('a redirect in another process', () => {
   ];
   for (const [change, says] of mismatches) {
     it(`refuses callers while the report of the process contains ${says.source}`, async (t) => {
-      const { side, redirect, report } = await open(t, {});
+      const { redirect, report } = await open(t, {});
       await redirect.prepare();
       report(change);
       const status = await redirect.verify();
       assert.equal(status.state, 'broken');
       assert.match(status.problems.join(), says);
-      const attestation = await redirect.attest(peer);
+      const attestation = redirect.attest(peer);
       assert.ok(attestation.kind === 'unavailable');
       assert.match(attestation.why, says);
       assert.equal(redirect.whyUnavailable?.(), attestation.why);
       assert.equal(redirect.mode, 'ebpf');
       report();
       assert.equal((await redirect.verify()).state, 'active');
-      assert.deepEqual(await redirect.attest(peer), side.found);
+      assert.deepEqual(redirect.attest(peer), found);
     });
   }
 
@@ -200,7 +167,7 @@ describe('a redirect in another process', () => {
     await redirect.prepare();
     report({ mode: 'ebpf' });
     assert.equal((await redirect.verify()).state, 'broken');
-    assert.equal((await redirect.attest(peer)).kind, 'unavailable');
+    assert.equal(redirect.attest(peer).kind, 'unavailable');
   });
 
   it('is not prepared before it is active, and gives up when the signal aborts', async (t) => {
@@ -245,12 +212,12 @@ describe('a redirect in another process', () => {
   });
 
   it('continues to look callers up while that process repairs the redirect', async (t) => {
-    const { side, redirect, report } = await open(t, {});
+    const { redirect, report } = await open(t, {});
     await redirect.prepare();
     report({ problems: ['jump is gone'] });
     const { state, problems } = await redirect.verify();
     assert.deepEqual([state, problems], ['broken', ['jump is gone']]);
-    assert.deepEqual(await redirect.attest(peer), side.found);
+    assert.deepEqual(redirect.attest(peer), found);
   });
 
   describe('when the agent ends', () => {

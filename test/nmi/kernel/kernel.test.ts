@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
-import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
 import { settlingMs } from '../../../src/nmi/kernel/reconciler.ts';
 import {
@@ -15,6 +14,7 @@ import {
 } from '../../../src/nmi/kernel/redirect-state.ts';
 import { takeSlot } from '../../../src/nmi/kernel/slots.ts';
 import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { createLogger } from '../../../src/base/logger.ts';
 import { freePort } from '../../../lab/fabric/free-ports.ts';
 import { HandClock } from '../../support/hand-clock.ts';
@@ -49,7 +49,7 @@ const state: RedirectState = {
   problems: [],
 };
 
-const peer = { remoteIp: '10.0.0.5', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
+const peer = { remoteIp: '10.0.0.5', socket: 1 };
 
 describe('the kernel side of a node', () => {
   it('logs which redirect was chosen and why', async () => {
@@ -95,22 +95,18 @@ describe('the kernel side of a node', () => {
     assert.equal(kernel.findCgroupUid(1n, ['uid']), undefined);
   });
 
-  it('completes what another process knows of a caller, and counts callers that it refuses', async (t) => {
+  it('completes what the programs know of a caller, and counts callers that it refuses', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const path = join(folder, 'callers.sock');
     const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
-    const target = { metadataIp: '169.254.169.254', metadataPort: 80, ...listen };
-    await using _server = await openCallerServer({
-      path,
-      report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
-      lookUp: () => ({ kind: 'unattested' }),
-      letThrough: () => undefined,
-    });
+    let isAnswered = true;
+    t.mock.method(nativeModule(), 'callerOf', () => ({ kind: 0, cgroupId: 0n }));
+    t.mock.method(nativeModule(), 'isAnswered', () => isAnswered);
     writeState(path, state);
     const flags = { 'nmi-listen-address': listen.listenIp, 'unrecorded-callers': 'refuse' };
     const { kernel, clock } = open({ redirect: 'pinned', ...flags }, { NMI_CALLER_SOCKET: path });
-    assert.match(kernel.whyUnavailable() ?? '', /does not answer/);
+    assert.match(kernel.whyUnavailable() ?? '', /has not brought the redirect up/);
     await kernel.start();
     assert.deepEqual([kernel.port, kernel.isAlone()], [2580, false]);
     assert.equal(kernel.whyUnavailable(), undefined);
@@ -130,14 +126,14 @@ describe('the kernel side of a node', () => {
       'nmi_redirect_reconciles_total failed 0',
     ];
     assert.deepEqual(samples(), before);
-    const caller = { ...peer, localIp: listen.listenIp, localPort: listen.listenPort };
-    const early = await kernel.lookUp(caller);
+    const early = kernel.attest(peer);
     assert.match(JSON.stringify(early), /changed less than a minute ago/);
     clock.advance(settlingMs.repaired);
-    assert.deepEqual(await kernel.lookUp(caller), { kind: 'unattested' });
-    assert.deepEqual(samples(), before, 'a look-up is no caller');
-    assert.deepEqual(await kernel.attest(caller), { kind: 'unattested', refusedBy: 'option' });
-    assert.equal(samples()[2], 'nmi_unrecorded_callers_total refused 1');
+    assert.deepEqual(kernel.attest(peer), { kind: 'unattested', refusedBy: 'option' });
+    assert.equal(samples()[2], 'nmi_unrecorded_callers_total refused 2');
+    isAnswered = false;
+    assert.match(kernel.problem() ?? '', /no program of this version answers/);
+    assert.equal(samples()[0], 'nmi_redirect_up ebpf 0');
     await kernel.letThrough([5n]);
     assert.deepEqual(readNodePods(path), [5n]);
     await kernel[Symbol.asyncDispose]();
@@ -152,6 +148,7 @@ describe('the kernel side of a node', () => {
     const flags = { redirect: 'pinned', 'nmi-listen-address': listen.listenIp };
     const { kernel, clock } = open(flags, { NMI_CALLER_SOCKET: path });
     await using _kernel = kernel;
+    t.mock.method(nativeModule(), 'isAnswered', () => true);
     await kernel.start();
     const pass = async (ms: number) => {
       for (let passed = 0; passed < ms; passed += 100) {

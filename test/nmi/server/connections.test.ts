@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { getHeapStatistics } from 'node:v8';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
-import { Connections, maxLookUps } from '../../../src/nmi/server/connections.ts';
+import { Connections } from '../../../src/nmi/server/connections.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -146,29 +146,6 @@ describe('the open connections', () => {
     caller.resolve(pods);
     socket.destroy();
     assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
-  });
-
-  it('are kept during the look-up of their caller, up to a limit per address and in total', () => {
-    const { connections } = open(2);
-    const begin = (ip: string) => {
-      const socket = new FakeSocket();
-      const asSocket = socket as unknown as Socket;
-      return { socket, asSocket, whose: connections.beginLookUp(asSocket, ip) };
-    };
-    const [first, second] = [begin('10.0.0.1'), begin('10.0.0.1')];
-    assert.equal(begin('10.0.0.1').whose, 'per_caller');
-    assert.equal(connections.endLookUp(first.asSocket), true);
-    assert.equal(connections.endLookUp(first.asSocket), false);
-    assert.equal(begin('10.0.0.1').whose, undefined);
-    assert.equal(begin('10.0.0.1').whose, 'per_caller');
-    second.socket.destroy();
-    assert.equal(connections.endLookUp(second.asSocket), false);
-    for (let count = 1; count < maxLookUps; count++) {
-      assert.equal(begin(`10.1.${count >> 8}.${count & 255}`).whose, undefined);
-    }
-    assert.equal(begin('10.2.0.1').whose, 'total');
-    connections.destroyAll();
-    assert.equal(begin('10.2.0.1').whose, undefined);
   });
 
   it('of matching callers are reset, and no others', () => {

@@ -170,101 +170,6 @@ describe('the listener, while a caller keeps many connections busy', () => {
   }
 });
 
-describe('the listener, while callers are being looked up', () => {
-  const byAddress: Attestation = { kind: 'by-address' };
-
-  for (const way of ['the fast path', 'node:http']) {
-    it(`answers a request by ${way} only when its caller is known`, async () => {
-      const lookUp = Promise.withResolvers<Attestation>();
-      const dialled = Promise.withResolvers<void>();
-      const found: Attestation[] = [];
-      await using listener = await openBareListener({
-        attest: () => {
-          dialled.resolve();
-          return lookUp.promise;
-        },
-        onConnection: ({ attestation }) => found.push(attestation),
-        ...(way === 'node:http' ? {} : { fastPath: openFastPath(() => true) }),
-      });
-      const socket = dial(listener.port);
-      const status = statusOf(socket);
-      await dialled.promise;
-      // The request has arrived, and is not read yet.
-      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
-      assert.equal(listener.connections, 0);
-      assert.deepEqual(found, []);
-      lookUp.resolve({ kind: 'attested', cgroupId: 7n });
-      assert.equal(await status, way === 'node:http' ? '404' : '200');
-      assert.deepEqual(found, [{ kind: 'attested', cgroupId: 7n }]);
-      assert.equal(await statusOf(socket), way === 'node:http' ? '404' : '200');
-      socket.destroy();
-    });
-  }
-
-  for (const [whose, limits] of [
-    ['per_caller', { total: 100, each: 2, eachWhenShort: 2 }],
-    ['total', { total: 2, each: 100, eachWhenShort: 100 }],
-  ] as const) {
-    it(`counts them among those of ${whose === 'total' ? 'the node' : 'their address'}`, async () => {
-      const lookUps: PromiseWithResolvers<Attestation>[] = [];
-      const refused: string[] = [];
-      await using listener = await openBareListener({
-        limits,
-        attest: () => {
-          const lookUp = Promise.withResolvers<Attestation>();
-          lookUps.push(lookUp);
-          return lookUp.promise;
-        },
-        onTooMany: (of) => refused.push(of),
-      });
-      const open = [dial(listener.port), dial(listener.port)];
-      while (lookUps.length < 2) await new Promise(setImmediate);
-      assert.equal(await allOf(dial(listener.port)), '');
-      assert.deepEqual(refused, [whose]);
-      for (const { resolve } of lookUps) resolve(byAddress);
-      for (const socket of open) {
-        assert.equal(await statusOf(socket), '404');
-        socket.destroy();
-      }
-    });
-  }
-
-  it('forgets a client that disconnects meanwhile, and ends the others when it is disposed', async () => {
-    const lookUps: PromiseWithResolvers<Attestation>[] = [];
-    const callers: CallerConnection[] = [];
-    const listener = await openBareListener({
-      attest: () => {
-        const lookUp = Promise.withResolvers<Attestation>();
-        lookUps.push(lookUp);
-        return lookUp.promise;
-      },
-      onConnection: (caller) => callers.push(caller),
-    });
-    const gone = dial(listener.port);
-    const kept = dial(listener.port, '127.0.0.12');
-    while (lookUps.length < 2) await new Promise(setImmediate);
-    const closed = once(gone, 'close');
-    gone.resetAndDestroy();
-    await closed;
-    const ended = allOf(kept);
-    await listener[Symbol.asyncDispose]();
-    assert.equal(await ended, '');
-    for (const { resolve } of lookUps) resolve(byAddress);
-    await new Promise(setImmediate);
-    assert.deepEqual(callers, []);
-  });
-
-  it('closes a connection whose look-up fails', async () => {
-    const bugs: unknown[] = [];
-    await using listener = await openBareListener({
-      attest: () => Promise.reject(new RangeError('attest')),
-      onBug: (error) => bugs.push(error),
-    });
-    assert.equal(await allOf(dial(listener.port)), '');
-    assert.deepEqual(bugs.map(String), ['RangeError: attest']);
-  });
-});
-
 describe('the listener, when there are too many', () => {
   it('closes the oldest unused connection of the caller, and answers the newest one', async () => {
     const refused: string[] = [];
@@ -546,29 +451,6 @@ describe('the listener', () => {
     assert.equal(await statusOf(other), '404');
     assert.equal(await statusOf(one), '200');
     for (const socket of [one, other]) socket.destroy();
-  });
-
-  it('reads the local address from the kernel only when it listens on more than one', async () => {
-    const seen: [string, number][] = [];
-    for (const host of ['127.0.0.1', '0.0.0.0']) {
-      await using listener = await openBareListener({
-        host,
-        attest: ({ localIp, localPort }) => {
-          seen.push([localIp, localPort - listener.port]);
-          return { kind: 'by-address' };
-        },
-      });
-      const socket = connect({
-        host: host === '0.0.0.0' ? '127.0.0.5' : host,
-        port: listener.port,
-      });
-      assert.equal(await statusOf(socket), '404');
-      socket.destroy();
-    }
-    assert.deepEqual(seen, [
-      ['127.0.0.1', 0],
-      ['127.0.0.5', 0],
-    ]);
   });
 
   it('answers a request on a kept connection just after the drain began, as the last one', async () => {

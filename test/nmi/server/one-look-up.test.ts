@@ -30,8 +30,8 @@ describe('a connection of an attested caller', () => {
   before(async () => {
     listener = await openBareListener({
       clock,
-      attest: ({ remoteIp, remotePort, localIp, localPort }) => {
-        peers.push({ remoteIp, remotePort, localIp, localPort });
+      attest: ({ remoteIp, socket }) => {
+        peers.push({ remoteIp, socket });
         return { kind: 'attested', cgroupId: 7n };
       },
       findCgroupUid: (_, candidates) => {
@@ -98,14 +98,10 @@ describe('a connection of an attested caller', () => {
     await ask(socket, usual, 1);
     assert.ok(callers.length >= 18, `${callers.length} requests`);
     assert.deepEqual(new Set(callers), new Set(['pod']));
-    assert.deepEqual(peers, [
-      {
-        remoteIp: '127.0.0.11',
-        remotePort: socket.localPort,
-        localIp: '127.0.0.1',
-        localPort: listener.port,
-      },
-    ]);
+    assert.deepEqual(
+      peers.map(({ remoteIp }) => remoteIp),
+      ['127.0.0.11'],
+    );
     assert.equal(searches, 1);
     socket.destroy();
   });
@@ -113,10 +109,7 @@ describe('a connection of an attested caller', () => {
   it('is looked up once per connection when there are several', async () => {
     const sockets = [await dial(), await dial(), await dial()];
     for (const socket of sockets) await ask(socket, usual, 1);
-    assert.deepEqual(
-      peers.map(({ remotePort }) => remotePort),
-      sockets.map(({ localPort }) => localPort),
-    );
+    assert.equal(new Set(peers.map(({ socket }) => socket)).size, 3);
     for (const socket of sockets) socket.destroy();
   });
 

@@ -109,7 +109,6 @@ describe('the eBPF mode', () => {
     assert.deepEqual((await redirect.install()).changed, ['jump added']);
     assert.equal(redirect.counters()?.redirected, 0n);
     assert.equal(await redirect.countFallbackConnections(), 4);
-    assert.equal(redirect.whyUnavailable?.(), undefined);
   });
 
   it('ends each step before it begins the next one, and the last before it returns', async () => {
@@ -129,7 +128,6 @@ describe('the eBPF mode', () => {
         .map((name) => `detach link_${name}${name === 'getsockopt' ? `_${inodeOf(pod)}` : ''}`),
       ...both('removal'),
     ]);
-    assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');
   });
 
   it('attaches again what is lost, and reports it until then', async () => {
@@ -164,9 +162,6 @@ describe('the eBPF mode', () => {
     rmSync(join(pinFolder, 'link_connect4'));
     assert.equal(await redirect.isFrontWhole(), false);
     assert.deepEqual(steps, []);
-    const next = open().redirect;
-    await next.isFrontWhole();
-    assert.equal(next.whyUnavailable?.(), undefined, 'it opens the map of callers again');
   });
 
   it('points at the port of one of both agents, and stays there unless it is told otherwise', async () => {
@@ -198,26 +193,6 @@ describe('the eBPF mode', () => {
       [undefined, 'broken'],
     );
     assert.equal((await redirect.install()).port, 2579);
-  });
-
-  it('attests nobody by a map that it could not open again', async () => {
-    const { redirect } = open();
-    await redirect.install();
-    mock.method(nativeModule(), 'netnsCookie', () => {
-      throw nativeFailure('EMFILE', 'open socket');
-    });
-    await redirect.verify();
-    assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');
-  });
-
-  it('attests nobody by a map that it could not install again', async () => {
-    const { redirect, pinFolder, pods } = open();
-    await redirect.install();
-    rmSync(pinFolder, { recursive: true });
-    rmSync(pods, { recursive: true });
-    const { problems } = await redirect.install();
-    assert.deepEqual(problems, [`no cgroup of pods below ${cgroups.path}`]);
-    assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');
   });
 
   it('runs one operation after the other', async () => {
@@ -311,12 +286,10 @@ describe('the cgroups that the eBPF mode exempts', () => {
     const first = open();
     await first.redirect.prepare();
     assert.deepEqual(first.kernel.exempt, new Set());
-    assert.equal(first.redirect.whyUnavailable?.(), 'the map of callers cannot be read');
     await first.redirect.install();
     first.kernel.exempt.clear();
     await first.redirect.prepare();
     assert.deepEqual(first.kernel.exempt, new Set([inodeOf(first.pod)]));
-    assert.equal(first.redirect.whyUnavailable?.(), undefined);
     first.kernel.exempt.clear();
     mock.method(nativeModule(), 'mapSet', () => {
       throw nativeFailure('EPERM', 'write map');
@@ -326,13 +299,6 @@ describe('the cgroups that the eBPF mode exempts', () => {
       throw new TypeError('a bug');
     });
     await assert.rejects(first.redirect.prepare(), /a bug/);
-  });
-
-  it('do not keep an agent from looking callers up before it listens', async () => {
-    await open().redirect.install();
-    const { redirect: next } = open();
-    await next.prepare();
-    assert.equal(next.whyUnavailable?.(), undefined);
   });
 
   it('are unknown without a cgroup of the agent’s pod or of any pod', async () => {

@@ -10,14 +10,14 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
+import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp, listenIp, listenPort } = defaultTarget;
+const { metadataIp } = defaultTarget;
 const dial = `dial ${metadataIp} 80`;
 /** Records of one pod: at connect, and in all. */
 const limit = 480;
@@ -103,11 +103,8 @@ describe('the records of callers', { skip }, () => {
     assert.equal(counters().unrecorded, BigInt(800 - hardLimit));
     assert.match(await other.send(dial), attestedAs(other));
     // A caller that may be one of those without a record must retry; it is not refused permanently.
-    const redirect = testBed.redirect();
-    await redirect.verify();
-    const here = { localIp: listenIp, localPort: listenPort };
-    const found = redirect.attest({ remoteIp: '10.244.0.6', remotePort: 1, ...here });
-    assert.match((found.kind === 'unattested' && found.retryWhy) || '', /no room for a record/);
+    const unseen = testBed.client(testBed.podB, '/system/unseen');
+    assert.match(await unseen.send(dial), / unattested - this node had no room for a record/);
     assert.equal(await pod.send('release'), 'released');
     assert.equal(await second.send('release'), 'released');
   });
@@ -156,64 +153,17 @@ describe('the records of callers', { skip }, () => {
 
   it('that a pod replaces from another pod’s address and deletes leave that pod a reason to retry', async () => {
     const ip = '10.244.0.6';
-    const redirect = testBed.redirect();
-    await redirect.verify();
     const kept = await other.send(`keep ${metadataIp} 80`);
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
-    const peer = { remoteIp: ip, remotePort: port, localIp: listenIp, localPort: listenPort };
-    assert.equal(redirect.attest(peer).kind, 'attested');
+    assert.match(kept, attestedAs(other));
     assert.equal(counters().unrecorded, 0n);
     await testBed.podA.run(`ip addr add ${ip}/32 dev lo`);
     const twins = `twins ${ip} ${port} ${metadataIp} 80 lo lo`;
     assert.equal(await pod.send(`run ${testBed.dialler.path} ${twins}`), 'error=EADDRNOTAVAIL');
     await testBed.podA.run(`ip addr del ${ip}/32 dev lo`);
-    const found = redirect.attest(peer);
-    assert.match((found.kind === 'unattested' && found.retryWhy) || '', /another pod/);
+    assert.match(await other.send('ask'), / unattested - .*another pod/);
     assert.equal(counters().unrecorded, 1n);
     assert.equal(await other.send('drop'), 'dropped');
-  });
-
-  it(
-    'identify no caller where two sockets of the node have the same address and port',
-    { skip: skip || whyNoNode() },
-    async () => {
-      const host = testBed.client(testBed.node, 'podhost/c1');
-      const port = 41_200;
-      const redirect = testBed.redirect();
-      await redirect.verify();
-      const peer = {
-        remoteIp: listenIp,
-        remotePort: port,
-        localIp: listenIp,
-        localPort: listenPort,
-      };
-      const twins = `twins ${listenIp} ${port} ${metadataIp} 80 lo nmi0`;
-      assert.equal(await host.send(`hold ${testBed.dialler.path} ${twins}`), 'dialled');
-      assert.equal(redirect.attest(peer).kind, 'unavailable');
-      assert.equal(await host.send('release'), 'released');
-      await eventually(() => assert.equal(redirect.attest(peer).kind, 'unattested'));
-      // The agent's end of one of them may still be there, and resets another one from the same port.
-      await eventually(async () => {
-        assert.match(await host.send(`${dial} ${listenIp} ${port}`), attestedAs(host));
-      });
-    },
-  );
-
-  it('are found where netfilter gave a connection another port than it has in its record', async () => {
-    // Raw packets with the pod's address do the same, as far as netfilter can tell.
-    const ip = '10.244.0.5';
-    const unseen = testBed.client(testBed.podA, '/system/unseen');
-    const dialBoth = async (port: number, second: Client, to: string): Promise<string> => {
-      assert.match(
-        await unseen.send(`${dial} ${ip} ${port}`),
-        /^agent sees 10\.244\.0\.5 unattested /,
-      );
-      return second.send(`dial ${to} ${ip} ${port}`);
-    };
-    for (const port of [41_300, 41_301]) {
-      assert.match(await dialBoth(port, pod, `${metadataIp} 80`), attestedAs(pod));
-    }
-    assert.match(await dialBoth(41_302, unseen, `${listenIp} ${listenPort}`), / unattested /);
   });
 
   it('have none of a connect whose SYN waited for the redirect, and one of the next connect', async () => {

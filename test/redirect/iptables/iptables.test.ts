@@ -250,7 +250,7 @@ describe('the iptables redirect on a node that refuses', () => {
   });
 
   it('attests nothing', () => {
-    const peer = { remoteIp: '10.0.0.2', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
+    const peer = { remoteIp: '10.0.0.2', socket: 1 };
     const redirect = openIptablesRedirect({ host: scripted({}) });
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
   });

@@ -140,7 +140,6 @@ describe('the native module refuses', { skip }, () => {
       [() => native.openMap(pin('map0'), as(0)), /^readOnly: a boolean is wanted$/],
       [() => native.mapGet(map('callers'), as('x')), /^key: a Uint8Array is wanted$/],
       [() => native.cutFlows(end, 'x', []), /^answeredBy: an IPv4 address is/],
-      [() => native.originalPort(end, { ip: 'x', port: 1 }), /^server: an IPv4 address is/],
       [() => native.cutFlows(end, undefined, as([end])), /^sparedSources: an IPv4 address is/],
       [
         () => native.cutFlows(end, undefined, as(1)),

@@ -2,7 +2,8 @@
  * The model of a node's kernel, as the invariants of the redirect's port say: programs that survive
  * processes, a record for each connection that they redirect, cgroups and links of pods.
  */
-import { RedirectError, type Attestation } from '../../../src/redirect/redirect.ts';
+import type { CallerAnswer } from '../../../src/redirect/native/addon.ts';
+import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { currentProcess, type Machine, type Process } from '../machine.ts';
 
 export const agentIp = '169.254.25.79';
@@ -40,6 +41,7 @@ export class Kernel {
   letThrough: ReadonlySet<bigint> = new Set();
   readonly #pods = new Map<string, PodInKernel>();
   readonly #records = new Map<string, bigint>();
+  readonly #accepted: string[] = [];
   #nextId = 100n;
   #nextLink = 10;
 
@@ -115,11 +117,16 @@ export class Kernel {
     return this.#records.size;
   }
 
-  attest(ip: string, port: number): Attestation {
-    const cgroupId = this.#records.get(`${ip}:${port}`);
-    return cgroupId === undefined
-      ? { kind: 'unattested', retryWhy: 'there was no room for a record' }
-      : { kind: 'attested', cgroupId };
+  /** The descriptor of an accepted socket, which the model knows by its client. */
+  descriptorOf(client: string): number {
+    const known = this.#accepted.indexOf(client);
+    return known < 0 ? this.#accepted.push(client) - 1 : known;
+  }
+
+  callerOf(socket: number): CallerAnswer {
+    const cgroupId = this.#records.get(this.#accepted[socket] ?? '');
+    // Without a record: there was no room for one.
+    return cgroupId === undefined ? { kind: 1, cgroupId: 0n } : { kind: 3, cgroupId };
   }
 }
 

@@ -268,7 +268,9 @@ async function runAgent(pod: Pod, container: Container, process: Process, stop: 
   followPort = () => turn.followPort();
   await kernel.start();
   container.problem = () =>
-    turn.problem() ?? kernel.problem() ?? (hasSynced ? undefined : 'not synced');
+    process.enter(
+      () => turn.problem() ?? kernel.problem() ?? (hasSynced ? undefined : 'not synced'),
+    );
   await aborted(stop);
   if (await kernel.leave()) await container.pass(lastConnectsMs, lastConnectsMs);
   turn[Symbol.dispose]();

@@ -19,6 +19,8 @@ const simulated = {
   },
   ownsLink: (ip: string) => currentKernel().linkOf(ip) !== undefined,
   hasLink: (link: number) => currentKernel().hasLink(link),
+  callerOf: (socket: number) => currentKernel().callerOf(socket),
+  isAnswered: () => currentKernel().isRedirected,
   trimMemory: () => true,
 } satisfies Partial<NativeModule>;
 
