@@ -48,7 +48,7 @@ const notValues = new Set([
   'agent-daemonset',
   'agent-namespace',
   'boot-guard-folder',
-  'caller-socket',
+  'shared-folder',
   'force-namespaced',
   'kubeconfig',
   'node',

@@ -1,7 +1,7 @@
 /** Files that the lab's agent reads: its kubeconfig and the trusted CA of Entra ID. */
 import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { isAlive } from '../fabric/process-alive.ts';
 
 const folderPattern = /^nmi-lab-(\d+)-[A-Za-z0-9]{6}$/;
@@ -11,8 +11,8 @@ export interface AgentFiles extends AsyncDisposable {
   readonly entraCaPath: string;
   /** Socket for requests for explanations. */
   readonly explainSocketPath: string;
-  /** Socket where `nmi redirect run` looks up callers for another process. */
-  readonly callerSocketPath: string;
+  /** In which `nmi redirect run` and an agent exchange files. */
+  readonly sharedFolder: string;
 }
 
 export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): Promise<AgentFiles> {
@@ -24,12 +24,11 @@ export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): P
     kubeconfigPath: join(folder, 'kubeconfig'),
     entraCaPath: join(folder, 'entra-ca.pem'),
     explainSocketPath: join(folder, 'explain.sock'),
-    callerSocketPath: join(folder, 'shared', 'callers.sock'),
+    sharedFolder: join(folder, 'shared'),
   };
   // As an empty folder of a pod, to which both containers write.
-  const shared = dirname(files.callerSocketPath);
-  await mkdir(shared);
-  await chmod(shared, 0o777);
+  await mkdir(files.sharedFolder);
+  await chmod(files.sharedFolder, 0o777);
   await writeFile(files.kubeconfigPath, kubeconfig);
   await writeFile(files.entraCaPath, entraCaPem);
   return {

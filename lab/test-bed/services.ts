@@ -82,7 +82,7 @@ export async function openServices(options: ServicesOptions): Promise<Services &
     agentEnvironment: {
       KUBECONFIG: files.kubeconfigPath,
       NMI_EXPLAIN_SOCKET: files.explainSocketPath,
-      NMI_CALLER_SOCKET: files.callerSocketPath,
+      NMI_SHARED_FOLDER: files.sharedFolder,
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

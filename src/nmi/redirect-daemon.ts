@@ -35,7 +35,7 @@ export async function startRedirectDaemon(
     openKernel({
       ...options,
       onStatus: () => report?.write(),
-      onWait: () => removeState(config.callerSocket),
+      onWait: () => removeState(config.sharedFolder),
     }),
   );
   starting.use(
@@ -50,10 +50,10 @@ export async function startRedirectDaemon(
   if (mode === 'ebpf' || mode === 'iptables') {
     report = new Report(options, kernel, mode);
     const letThrough = (): void => {
-      const cgroups = readNodePods(config.callerSocket);
+      const cgroups = readNodePods(config.sharedFolder);
       if (cgroups !== undefined) void kernel.letThrough(cgroups);
     };
-    starting.use(watchShared(nodePodsPath(config.callerSocket), letThrough));
+    starting.use(watchShared(nodePodsPath(config.sharedFolder), letThrough));
     letThrough();
   }
   await kernel.start();
@@ -119,7 +119,7 @@ class Report {
       const text = JSON.stringify(state);
       const nowMs = clock.monotonicMs();
       if (text === this.#last && nowMs - this.#lastMs < reportEveryMs) return;
-      writeState(config.callerSocket, { ...state, at: new Date(clock.wallMs()).toISOString() });
+      writeState(config.sharedFolder, { ...state, at: new Date(clock.wallMs()).toISOString() });
       this.#last = text;
       this.#lastMs = nowMs;
       this.#problem = undefined;

@@ -780,9 +780,9 @@ describe('the chart', { skip }, () => {
       writable.map(({ name }) => name),
       ['shared'],
     );
-    assert.equal(server.callerSocket, side.callerSocket);
+    assert.equal(server.sharedFolder, side.sharedFolder);
     const mountOf = ({ volumeMounts = [] }: typeof serving) =>
-      volumeMounts.find(({ mountPath }) => server.callerSocket.startsWith(`${mountPath}/`))?.name;
+      volumeMounts.find(({ mountPath }) => server.sharedFolder === mountPath)?.name;
     assert.equal(mountOf(serving), 'shared');
     assert.equal(mountOf(kernel), 'shared');
     assert.ok(!(serving.volumeMounts ?? []).some(({ mountPath }) => mountPath.includes('bpf')));

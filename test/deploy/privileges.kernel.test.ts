@@ -178,7 +178,7 @@ describe('with the privileges of the table', { skip }, () => {
           NMI_CGROUP_ROOT: tree.path,
           NMI_BPF_PIN_FOLDER: `${bpf.path}/nmi`,
           NMI_EXPLAIN_SOCKET: join(files, 'explain.sock'),
-          NMI_CALLER_SOCKET: join(files, 'callers.sock'),
+          NMI_SHARED_FOLDER: files,
         },
       },
     );

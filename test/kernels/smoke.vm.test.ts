@@ -75,7 +75,10 @@ for (const name of kernelNames) {
       const [installed] = ['install', 'verify', 'remove'].map((action) =>
         outputOf(run, `${action} in the image`),
       );
-      assert.match(installed ?? '', /^ebpf: active .*behind it iptables nft;/);
+      // Linux 5.10 lets a program compare pointers only with CAP_PERFMON, which the image does not have.
+      const active =
+        name === '5.10' ? /^iptables: active/ : /^ebpf: active .*behind it iptables nft;/;
+      assert.match(installed ?? '', active);
     });
 
     it('leaves the node unchanged, without the module of legacy iptables', () => {

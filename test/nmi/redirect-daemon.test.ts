@@ -22,7 +22,7 @@ async function open() {
       'http-probe-port': String(probePort),
       'prometheus-port': String(metricsPort),
     },
-    { NMI_CALLER_SOCKET: join(folder, 'callers.sock') },
+    { NMI_SHARED_FOLDER: folder },
   );
   assert.ok(parsed.ok);
   const log = createLogger({ format: 'json', level: 'error', write: () => undefined });

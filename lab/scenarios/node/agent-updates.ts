@@ -187,7 +187,7 @@ async function openFleet(testBed: TestBed): Promise<Fleet> {
 }
 
 async function silentKubeconfig(testBed: TestBed): Promise<string> {
-  const path = join(variableOf(testBed, 'NMI_CALLER_SOCKET'), '..', 'silent-kubeconfig');
+  const path = join(variableOf(testBed, 'NMI_SHARED_FOLDER'), 'silent-kubeconfig');
   const server = 'https://192.0.2.1:6443';
   await succeed(
     testBed,
@@ -250,12 +250,12 @@ function startLoads({ fresh, kept }: Fleet): Loads {
 }
 
 async function variablesOf(testBed: TestBed, name: string): Promise<readonly string[]> {
-  const folder = join(variableOf(testBed, 'NMI_CALLER_SOCKET'), '..');
+  const folder = variableOf(testBed, 'NMI_SHARED_FOLDER');
   const place = join(folder, name);
   await succeed(testBed, 'mkdir', '-p', '-m', '777', place);
   await succeed(testBed, 'mkdir', '-p', '-m', '700', join(folder, 'slots'));
   return [
-    `NMI_CALLER_SOCKET=${join(place, 'callers.sock')}`,
+    `NMI_SHARED_FOLDER=${place}`,
     `NMI_SLOT_FOLDER=${join(folder, 'slots')}`,
     'NMI_EXPLAIN_SOCKET=off',
   ];

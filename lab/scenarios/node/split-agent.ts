@@ -3,7 +3,6 @@
  * unprivileged user on a read-only root.
  */
 import { randomBytes } from 'node:crypto';
-import { dirname } from 'node:path';
 import { inCgroup } from '../../fabric/cgroups.ts';
 import { withoutBpf } from '../../fabric/without-bpf.ts';
 import type { AgentProcess } from '../../test-bed/agent-process.ts';
@@ -41,8 +40,8 @@ export async function openServingSide(
   uid: string,
   variables: readonly string[] = [],
 ): Promise<AgentProcess> {
-  const given = variables.find((each) => each.startsWith('NMI_CALLER_SOCKET='))?.split('=')[1];
-  const shared = dirname(given ?? variableOf(testBed, 'NMI_CALLER_SOCKET'));
+  const given = variables.find((each) => each.startsWith('NMI_SHARED_FOLDER='))?.split('=')[1];
+  const shared = given ?? variableOf(testBed, 'NMI_SHARED_FOLDER');
   return testBed.environment.openAgent(
     servingPort,
     await inContainer(testBed, uid, [

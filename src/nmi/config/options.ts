@@ -382,10 +382,10 @@ const table = {
       default: '/sys/fs/bpf/nmi',
       help: 'Folder of the BPF file system for pinned programs and maps, with eBPF.',
     },
-    'caller-socket': {
-      type: matching(/^\/[\x21-\x7e]{1,106}$/, 'an absolute path of at most 107 characters'),
-      default: '/run/nmi/callers.sock',
-      help: 'A path in the folder in which `nmi redirect run` and an agent with `--redirect=pinned` exchange files. The folder must be shared by these two containers only.',
+    'shared-folder': {
+      type: matching(/^\/[^\0]+$/, 'an absolute path'),
+      default: '/run/nmi',
+      help: 'Folder in which `nmi redirect run` and an agent with `--redirect=pinned` exchange files. It must be shared by these two containers only.',
     },
     'slot-folder': {
       isOfRedirect: true,

@@ -55,7 +55,7 @@ export function chooseRedirect(
       return { redirect: iptablesAlone(config), ...plain };
     case 'pinned': {
       const redirect = openExternalRedirect({
-        path: config.callerSocket,
+        folder: config.sharedFolder,
         target: targetOf(config),
         clock,
         ...(onReport && { onReport }),

@@ -27,8 +27,8 @@ import {
 import { watchShared } from './shared-file.ts';
 
 export interface ExternalRedirectOptions {
-  /** Path of the socket of `nmi redirect run`; the files are beside it. */
-  readonly path: string;
+  /** In which it and `nmi redirect run` exchange files. */
+  readonly folder: string;
   /** The expected target of the redirect. */
   readonly target: RedirectTarget;
   readonly clock: Clock;
@@ -60,9 +60,9 @@ const noState = {
 } as const satisfies Attestation;
 
 export function openExternalRedirect(options: ExternalRedirectOptions): ExternalRedirect {
-  const { path, clock } = options;
+  const { folder, clock } = options;
   const target = reachableTarget(options.target);
-  const reports = new Reports(path, target, clock);
+  const reports = new Reports(folder, target, clock);
   const verify = async (): Promise<RedirectStatus> => reports.status();
 
   /** The part that is still missing, or undefined. The redirect may wait for this agent to listen. */
@@ -73,7 +73,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
     return (await isHeld(listenIp)) ? undefined : `${listenIp} is on no link`;
   }
 
-  const watching = watchShared(statePath(path), () => {
+  const watching = watchShared(statePath(folder), () => {
     reports.read();
     options.onReport?.();
   });
@@ -99,7 +99,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
       Promise.reject(
         new RedirectError('NOT_PERMITTED', 'remove redirect', 'nmi redirect run maintains it'),
       ),
-    letThrough: async (cgroupIds) => writeNodePods(path, cgroupIds),
+    letThrough: async (cgroupIds) => writeNodePods(folder, cgroupIds),
     attest: ({ socket }) =>
       reports.obstacle() ?? (reports.mode === 'iptables' ? byAddress : attestSocket(socket)),
     whyUnavailable: () =>
@@ -126,7 +126,7 @@ type Unavailable = Extract<Attestation, { kind: 'unavailable' }>;
 
 /** What the other process has reported. */
 class Reports {
-  readonly #path: string;
+  readonly #folder: string;
   readonly #target: RedirectTarget;
   readonly #clock: Clock;
   /** While it is defined, no caller is attested, in any mode. */
@@ -137,8 +137,8 @@ class Reports {
   /** 0: others have both. */
   port: number;
 
-  constructor(path: string, target: RedirectTarget, clock: Clock) {
-    this.#path = path;
+  constructor(folder: string, target: RedirectTarget, clock: Clock) {
+    this.#folder = folder;
     this.#target = target;
     this.#clock = clock;
     this.#lastChangeMs = clock.monotonicMs();
@@ -146,7 +146,7 @@ class Reports {
   }
 
   read(): RedirectState | undefined {
-    const state = readState(this.#path);
+    const state = readState(this.#folder);
     this.port = state?.port ?? 0;
     if (state === undefined) return undefined;
     if (state.at !== this.#last?.at) this.#lastChangeMs = this.#clock.monotonicMs();

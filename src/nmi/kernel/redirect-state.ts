@@ -4,7 +4,7 @@
  *     redirect.json    by `nmi redirect run`: the state of the redirect, at each check of it
  *     node-pods.json   by the agent: pods on the host network that reach the metadata address itself
  */
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { asRecord, textOf } from '../../base/json-value.ts';
 import { cgroupIds, readShared, removeShared, writeShared } from './shared-file.ts';
 
@@ -30,23 +30,23 @@ export interface RedirectState {
   readonly problems: readonly string[];
 }
 
-export function statePath(callerSocket: string): string {
-  return join(dirname(callerSocket), 'redirect.json');
+export function statePath(sharedFolder: string): string {
+  return join(sharedFolder, 'redirect.json');
 }
 
 /** @throws errors of the file system. */
-export function writeState(callerSocket: string, state: RedirectState): void {
-  writeShared(statePath(callerSocket), state);
+export function writeState(sharedFolder: string, state: RedirectState): void {
+  writeShared(statePath(sharedFolder), state);
 }
 
 /** The agent has no port then. */
-export function removeState(callerSocket: string): void {
-  removeShared(statePath(callerSocket));
+export function removeState(sharedFolder: string): void {
+  removeShared(statePath(sharedFolder));
 }
 
 /** Undefined if there is none. */
-export function readState(callerSocket: string): RedirectState | undefined {
-  const file = readShared(statePath(callerSocket));
+export function readState(sharedFolder: string): RedirectState | undefined {
+  const file = readShared(statePath(sharedFolder));
   const { mode, port, layout } = file ?? {};
   if (mode !== 'ebpf' && mode !== 'iptables') return undefined;
   if (typeof port !== 'number' || typeof layout !== 'number') return undefined;
@@ -68,17 +68,17 @@ export function readState(callerSocket: string): RedirectState | undefined {
 /** As many as the map of the programs has. */
 const maxNodePods = 1_024;
 
-export function nodePodsPath(callerSocket: string): string {
-  return join(dirname(callerSocket), 'node-pods.json');
+export function nodePodsPath(sharedFolder: string): string {
+  return join(sharedFolder, 'node-pods.json');
 }
 
 /** @param cgroups ids of the pods' cgroups. @throws errors of the file system. */
-export function writeNodePods(callerSocket: string, cgroups: readonly bigint[]): void {
-  writeShared(nodePodsPath(callerSocket), { cgroups: cgroups.map(String) });
+export function writeNodePods(sharedFolder: string, cgroups: readonly bigint[]): void {
+  writeShared(nodePodsPath(sharedFolder), { cgroups: cgroups.map(String) });
 }
 
 /** Undefined if the agent has not written them. */
-export function readNodePods(callerSocket: string): readonly bigint[] | undefined {
-  const list = asRecord(readShared(nodePodsPath(callerSocket)))?.['cgroups'];
+export function readNodePods(sharedFolder: string): readonly bigint[] | undefined {
+  const list = asRecord(readShared(nodePodsPath(sharedFolder)))?.['cgroups'];
   return Array.isArray(list) ? cgroupIds(list).slice(0, maxNodePods) : undefined;
 }

@@ -60,23 +60,6 @@ function cgroupOf({ name }: Hook, { agent, cgroup }: WantedPrograms): WantedProg
   return name === 'getsockopt' ? agent : cgroup;
 }
 
-/**
- * Linux 5.10 refuses the program that answers the agent's sockets to a process without CAP_PERFMON: to write an answer,
- * a program has to compare two pointers. Without it, callers are looked up in the map alone.
- */
-const optional = 'getsockopt';
-let isUsable: boolean | undefined;
-
-function usableHooks(native: NativeModule): readonly Hook[] {
-  isUsable ??= native.mayComparePointers();
-  return isUsable ? hooks : hooks.filter(({ name }) => name !== optional);
-}
-
-/** The program that the kernel would refuse. */
-function unusable(native: NativeModule): string | undefined {
-  return usableHooks(native) === hooks ? undefined : `nmi_${optional}`;
-}
-
 const agentLink = /^link_getsockopt_\d+$/;
 
 /** Pins of the programs that reserve the agent's address and port. */
@@ -97,7 +80,7 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     }
     const changes = load(native, wanted);
     changes.push(...syncSets(native, wanted));
-    for (const hook of usableHooks(native)) {
+    for (const hook of hooks) {
       const { name, attachType } = hook;
       const program = join(pinFolder, `next_program_${name}`);
       const link = join(pinFolder, linkName(hook, agent.id));
@@ -166,7 +149,6 @@ export function joinPinned(wanted: WantedPrograms): void {
     const present = readValue(native, pinFolder, 'settings');
     if (present === undefined || !isSameLayout(present, wanted.settings)) return;
     const [hook] = hooks;
-    if (!listPins(pinFolder).includes(`program_${hook.name}`)) return;
     if (isLinkedTo(native, join(pinFolder, linkName(hook, agent.id)), hook.attachType, agent.id))
       return;
     attach(native, wanted, hook, join(pinFolder, `program_${hook.name}`));
@@ -204,7 +186,7 @@ export function tryPrograms(pinFolder: string, object: Uint8Array): void {
     const isShared = present !== undefined && isSameLayout(present, settings);
     const pinned = isShared ? sharedMaps.filter((name) => listPins(pinFolder).includes(name)) : [];
     const pins = Object.fromEntries(pinned.map((name) => [name, join(pinFolder, name)]));
-    native.load(object, settings, pins, {}, unusable(native));
+    native.load(object, settings, pins, {});
   });
 }
 
@@ -220,7 +202,7 @@ function load(native: NativeModule, wanted: WantedPrograms): string[] {
     changes.push('maps of another layout left behind');
   }
   const pin = (name: string): string => join(wanted.pinFolder, name);
-  const names = usableHooks(native).map(({ name }) => name);
+  const names = hooks.map(({ name }) => name);
   native.load(
     wanted.object,
     wanted.settings,
@@ -229,7 +211,6 @@ function load(native: NativeModule, wanted: WantedPrograms): string[] {
       ...Object.fromEntries(sharedMaps.map((name) => [name, pin(name)])),
     },
     Object.fromEntries(names.map((name) => [`nmi_${name}`, pin(`next_program_${name}`)])),
-    unusable(native),
   );
   return changes;
 }
@@ -249,7 +230,7 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
     return [
       ...(present === undefined ? ['settings missing'] : diffSettings(present, wanted.settings)),
       ...(callers === undefined ? ['map of callers missing'] : []),
-      ...usableHooks(native).flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
+      ...hooks.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
       ...wantedSets(wanted).flatMap(([set, each]) => {
         const found = unlessMissing(() => readCgroups(native, pinFolder, set));
         return found === undefined ? [`map ${set} missing`] : diffCgroups(set, found, each);

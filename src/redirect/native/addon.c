@@ -312,12 +312,7 @@ static void put_descriptor(struct call *call, int descriptor)
 static void load(struct call *call)
 {
 	load_object(call->in[0].bytes, call->in[1].bytes, call->in[2].pins, call->in[3].pins,
-		    call->in[4].text, &call->fault);
-}
-
-static void compares_pointers(struct call *call)
-{
-	call->result = boolean(call, may_compare_pointers());
+		    &call->fault);
 }
 
 static void attach(struct call *call)
@@ -657,8 +652,7 @@ static void trim_memory(struct call *call)
 
 /* Documented on the TypeScript side (addon.ts). */
 static const struct function functions[] = {
-	{ "load", "object:b settings:b maps:m programs:m without:s?", load },
-	{ "mayComparePointers", "", compares_pointers },
+	{ "load", "object:b settings:b maps:m programs:m", load },
 	{ "attach", "program:s type:d cgroup:s pin:s", attach },
 	{ "replace", "program:s pin:s", replace },
 	{ "detach", "pin:s", detach },

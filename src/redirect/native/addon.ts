@@ -49,17 +49,8 @@ export interface NativeModule {
   /**
    * Loads the object file. Maps are shared through their pins: reused if pinned, else pinned. Only pinned
    * programs stay loaded.
-   * @param without the name of a program that is left out.
    */
-  load(
-    object: Uint8Array,
-    settings: Uint8Array,
-    maps: Pins,
-    programs: Pins,
-    without?: string,
-  ): void;
-  /** Whether the kernel lets programs of this process compare pointers, as an answer to getsockopt(2) needs. */
-  mayComparePointers(): boolean;
+  load(object: Uint8Array, settings: Uint8Array, maps: Pins, programs: Pins): void;
   /** Attaches a pinned program to a cgroup, and pins the link. */
   attach(program: string, attachType: number, cgroup: string, pin: string): void;
   /** Replaces the program of a link by a pinned one, without a gap. */

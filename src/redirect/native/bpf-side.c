@@ -85,9 +85,8 @@ static int pin_programs(struct bpf_object *object, struct pins programs, struct 
 }
 
 int load_object(struct bytes bytes, struct bytes settings, struct pins maps, struct pins programs,
-		const char *without, struct fault *fault)
+		struct fault *fault)
 {
-	struct bpf_program *left_out;
 	struct bpf_object *object = NULL;
 	char *log = calloc(1, LOG_BYTES);
 	int result = -1, error;
@@ -106,9 +105,6 @@ int load_object(struct bytes bytes, struct bytes settings, struct pins maps, str
 	}
 	if (configure(object, settings, maps, fault))
 		goto cleanup;
-	left_out = without ? bpf_object__find_program_by_name(object, without) : NULL;
-	if (left_out)
-		bpf_program__set_autoload(left_out, false);
 	error = bpf_object__load(object);
 	if (error) {
 		fail(fault, "load", error);
@@ -120,28 +116,6 @@ cleanup:
 	bpf_object__close(object);
 	free(log);
 	return result;
-}
-
-/* Loads a program that does nothing but what the one for getsockopt() has to do. */
-bool may_compare_pointers(void)
-{
-	static const struct bpf_insn program[] = {
-		{ .code = BPF_LDX | BPF_MEM | BPF_DW, .dst_reg = 2, .src_reg = 1, .off = 8 },
-		{ .code = BPF_LDX | BPF_MEM | BPF_DW, .dst_reg = 3, .src_reg = 1, .off = 16 },
-		{ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 2, .imm = 8 },
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 1 },
-		{ .code = BPF_JMP | BPF_JGT | BPF_X, .dst_reg = 2, .src_reg = 3, .off = 1 },
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 1 },
-		{ .code = BPF_JMP | BPF_EXIT },
-	};
-	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = BPF_CGROUP_GETSOCKOPT);
-	int loaded = bpf_prog_load(BPF_PROG_TYPE_CGROUP_SOCKOPT, "nmi_probe", "Apache-2.0", program,
-				   sizeof(program) / sizeof(*program), &options);
-
-	if (loaded >= 0)
-		close(loaded);
-	/* Other refusals meet the programs themselves. */
-	return loaded != -EACCES;
 }
 
 int attach_program(const char *pin, int attach_type, const char *cgroup, const char *link_pin,

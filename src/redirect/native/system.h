@@ -47,12 +47,8 @@ enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };
 void keep_library_quiet(void);
 
 /* Maps are shared through their pins; programs are pinned, and those without a pin are unloaded. */
-/* The program `without`, if not NULL, is left out. */
 int load_object(struct bytes bytes, struct bytes settings, struct pins maps, struct pins programs,
-		const char *without, struct fault *fault);
-
-/* False if the kernel refuses that to this process: Linux 5.10 without CAP_PERFMON does. */
-bool may_compare_pointers(void);
+		struct fault *fault);
 
 int attach_program(const char *pin, int attach_type, const char *cgroup, const char *link_pin,
 		   struct fault *fault);

@@ -160,21 +160,21 @@ describe('the configuration', () => {
   });
 
   it('accepts manifest-only settings from variables', () => {
-    const { podUid, cgroupRoot, bpfPinFolder, callerSocket, explainSocket } = accepted(
+    const { podUid, cgroupRoot, bpfPinFolder, sharedFolder, explainSocket } = accepted(
       {},
       { NMI_POD_UID: 'u-1', NMI_CGROUP_ROOT: '/c', NMI_BPF_PIN_FOLDER: '/host/bpf/nmi' },
     );
     assert.deepEqual([podUid, cgroupRoot, bpfPinFolder], ['u-1', '/c', '/host/bpf/nmi']);
-    assert.equal(callerSocket, '/run/nmi/callers.sock');
+    assert.equal(sharedFolder, '/run/nmi');
     assert.equal(explainSocket, '/dev/shm/nmi/explain.sock');
     assert.equal(accepted({}, { NMI_EXPLAIN_SOCKET: 'off' }).explainSocket, '');
     const wrong = { NMI_POD_UID: 'A', NMI_CGROUP_ROOT: 'c', NMI_BPF_PIN_FOLDER: '/nmi' };
-    const sockets = { NMI_CALLER_SOCKET: 'off', NMI_EXPLAIN_SOCKET: 'x' };
+    const sockets = { NMI_SHARED_FOLDER: 'off', NMI_EXPLAIN_SOCKET: 'x' };
     assert.deepEqual(problemsOf({ node: 'n' }, { ...wrong, ...sockets }), [
       'NMI_POD_UID',
       'NMI_CGROUP_ROOT',
       'NMI_BPF_PIN_FOLDER',
-      'NMI_CALLER_SOCKET',
+      'NMI_SHARED_FOLDER',
       'NMI_EXPLAIN_SOCKET',
     ]);
   });

@@ -106,7 +106,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
             NMI_POD_UID: uid,
             NMI_CGROUP_ROOT: testBed.tree.path,
             NMI_BPF_PIN_FOLDER: testBed.pinFolder,
-            NMI_CALLER_SOCKET: socket(),
+            NMI_SHARED_FOLDER: shared(),
             NMI_EXPLAIN_SOCKET: 'off',
           },
         },
@@ -132,8 +132,8 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       return get(testBed.node, 'node', `http://127.0.0.1:${probePort}/readyz`);
     }
 
-    function socket(): string {
-      return join(files, 'run/callers.sock');
+    function shared(): string {
+      return join(files, 'run');
     }
 
     const known =
@@ -187,7 +187,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       other.start();
       const problem = /the agent's pod other has no cgroup below [^"]*kubepods/;
       await other.untilPrinted(problem);
-      await eventually(() => assert.match(readState(socket())?.problems.join() ?? '', problem));
+      await eventually(() => assert.match(readState(shared())?.problems.join() ?? '', problem));
     });
   });
 }

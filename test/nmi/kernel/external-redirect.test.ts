@@ -35,7 +35,7 @@ const notUp = 'not installed yet';
 
 /** @param first what the other process reports; without it, it has not reported yet. */
 async function open(t: TestContext, first?: Partial<RedirectState>, wanted = target) {
-  const path = join(await mkdtemp(join(folder, 'pod-')), 'callers.sock');
+  const path = await mkdtemp(join(folder, 'pod-'));
   const clock = new HandClock();
   const programs: { answer: CallerAnswer | undefined } = { answer: { kind: 3, cgroupId: 7n } };
   t.mock.method(nativeModule(), 'callerOf', () => programs.answer);
@@ -55,7 +55,7 @@ async function open(t: TestContext, first?: Partial<RedirectState>, wanted = tar
       ...change,
     });
   if (first !== undefined) report(first);
-  const redirect = openExternalRedirect({ path, target: wanted, clock });
+  const redirect = openExternalRedirect({ folder: path, target: wanted, clock });
   return {
     ...{ programs, redirect, report, clock, path },
     /** Lets the loops that sleep take some turns. */

@@ -98,14 +98,13 @@ describe('the kernel side of a node', () => {
   it('completes what the programs know of a caller, and counts callers that it refuses', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
     t.after(() => rmSync(folder, { recursive: true }));
-    const path = join(folder, 'callers.sock');
     const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
     let isAnswered = true;
     t.mock.method(nativeModule(), 'callerOf', () => ({ kind: 0, cgroupId: 0n }));
     t.mock.method(nativeModule(), 'isAnswered', () => isAnswered);
-    writeState(path, state);
+    writeState(folder, state);
     const flags = { 'nmi-listen-address': listen.listenIp, 'unrecorded-callers': 'refuse' };
-    const { kernel, clock } = open({ redirect: 'pinned', ...flags }, { NMI_CALLER_SOCKET: path });
+    const { kernel, clock } = open({ redirect: 'pinned', ...flags }, { NMI_SHARED_FOLDER: folder });
     assert.match(kernel.whyUnavailable() ?? '', /has not brought the redirect up/);
     await kernel.start();
     assert.deepEqual([kernel.port, kernel.isAlone()], [2580, false]);
@@ -135,7 +134,7 @@ describe('the kernel side of a node', () => {
     assert.match(kernel.problem() ?? '', /no program of this version answers/);
     assert.equal(samples()[0], 'nmi_redirect_up ebpf 0');
     await kernel.letThrough([5n]);
-    assert.deepEqual(readNodePods(path), [5n]);
+    assert.deepEqual(readNodePods(folder), [5n]);
     await kernel[Symbol.asyncDispose]();
     assert.deepEqual(clock.armed, []);
   });
@@ -143,10 +142,9 @@ describe('the kernel side of a node', () => {
   it('is as it was a second after the other process is back, however long it was away', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
     t.after(() => rmSync(folder, { recursive: true }));
-    const path = join(folder, 'callers.sock');
     const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
     const flags = { redirect: 'pinned', 'nmi-listen-address': listen.listenIp };
-    const { kernel, clock } = open(flags, { NMI_CALLER_SOCKET: path });
+    const { kernel, clock } = open(flags, { NMI_SHARED_FOLDER: folder });
     await using _kernel = kernel;
     t.mock.method(nativeModule(), 'isAnswered', () => true);
     await kernel.start();
@@ -159,7 +157,7 @@ describe('the kernel side of a node', () => {
     };
     await pass(12_000);
     assert.match(kernel.problem() ?? '', /has reported nothing yet/);
-    writeState(path, state);
+    writeState(folder, state);
     await pass(1_200);
     assert.equal(kernel.problem(), undefined);
   });
@@ -168,7 +166,7 @@ describe('the kernel side of a node', () => {
     const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const flags = { redirect: 'pinned', 'nmi-listen-address': '192.0.2.1' };
-    const { kernel, clock } = open(flags, { NMI_CALLER_SOCKET: join(folder, 'callers.sock') });
+    const { kernel, clock } = open(flags, { NMI_SHARED_FOLDER: folder });
     await using _kernel = kernel;
     const failed = assert.rejects(kernel.prepare(), {
       name: 'StartError',

@@ -26,29 +26,27 @@ const state: RedirectState = {
 
 describe('what both containers of a pod tell each other', () => {
   let folder = '';
-  let socket = '';
   before(() => {
     folder = mkdtempSync(join(tmpdir(), 'nmi-redirect-state-'));
-    socket = join(folder, 'callers.sock');
   });
   after(() => rmSync(folder, { recursive: true }));
 
   it('is read as it was written', () => {
-    assert.equal(readState(socket), undefined);
+    assert.equal(readState(folder), undefined);
     const quiet = { ...state, redirectedTo: null, isAlone: false, isLeaving: false, problems: [] };
     for (const each of [state, { ...state, mode: 'ebpf' } as const, quiet]) {
-      writeState(socket, each);
-      assert.deepEqual(readState(socket), each);
+      writeState(folder, each);
+      assert.deepEqual(readState(folder), each);
     }
-    assert.equal(readNodePods(socket), undefined);
+    assert.equal(readNodePods(folder), undefined);
     for (const ids of [[5n, 2n ** 64n - 1n], []]) {
-      writeNodePods(socket, ids);
-      assert.deepEqual(readNodePods(socket), ids);
+      writeNodePods(folder, ids);
+      assert.deepEqual(readNodePods(folder), ids);
     }
     // As many as the map has, of the longest.
     const most = Array.from({ length: 1_024 }, (_, at) => 2n ** 64n - 1n - BigInt(at));
-    writeNodePods(socket, [...most, 1n]);
-    assert.deepEqual(readNodePods(socket), most);
+    writeNodePods(folder, [...most, 1n]);
+    assert.deepEqual(readNodePods(folder), most);
   });
 
   it('is nothing without a mode, a port and a layout', () => {
@@ -56,8 +54,8 @@ describe('what both containers of a pod tell each other', () => {
       ...[{ mode: 'none' }, { mode: undefined }, { mode: 1 }],
       ...[{ port: '2579' }, { port: null }, { layout: '6' }, { layout: undefined }],
     ]) {
-      writeState(socket, { ...state, ...odd } as unknown as RedirectState);
-      assert.equal(readState(socket), undefined, JSON.stringify(odd));
+      writeState(folder, { ...state, ...odd } as unknown as RedirectState);
+      assert.equal(readState(folder), undefined, JSON.stringify(odd));
     }
   });
 
@@ -70,21 +68,21 @@ describe('what both containers of a pod tell each other', () => {
       isLeaving: 'true',
       problems: [1, 'kept', null],
     };
-    writeState(socket, { ...state, ...odd } as unknown as RedirectState);
+    writeState(folder, { ...state, ...odd } as unknown as RedirectState);
     const { layout, mode, port } = state;
     const plain = { at: '', target: '', redirectedTo: null, isAlone: false, isLeaving: false };
-    assert.deepEqual(readState(socket), { layout, mode, port, ...plain, problems: ['kept'] });
-    writeState(socket, { ...state, problems: 'x' } as unknown as RedirectState);
-    assert.deepEqual(readState(socket)?.problems, []);
+    assert.deepEqual(readState(folder), { layout, mode, port, ...plain, problems: ['kept'] });
+    writeState(folder, { ...state, problems: 'x' } as unknown as RedirectState);
+    assert.deepEqual(readState(folder)?.problems, []);
   });
 
   it('has only ids of cgroups among the pods of the node', () => {
     const cgroups = ['5', 5, '0', '-1', '05', '1e3', 'x', String(2n ** 64n), null, ['6'], '7'];
-    writeFileSync(nodePodsPath(socket), JSON.stringify({ cgroups }));
-    assert.deepEqual(readNodePods(socket), [5n, 7n]);
+    writeFileSync(nodePodsPath(folder), JSON.stringify({ cgroups }));
+    assert.deepEqual(readNodePods(folder), [5n, 7n]);
     for (const text of ['{}', '{"cgroups":"5"}', '[]', '']) {
-      writeFileSync(nodePodsPath(socket), text);
-      assert.equal(readNodePods(socket), undefined, text);
+      writeFileSync(nodePodsPath(folder), text);
+      assert.equal(readNodePods(folder), undefined, text);
     }
   });
 });

@@ -8,7 +8,7 @@ import { nativeFailure } from './fake-kernel.ts';
 before(freshNative);
 afterEach(() => mock.restoreAll());
 
-const why = 'no program of this version answers for the sockets of this process';
+const unanswered = 'no program of this version answers for the sockets of this process';
 
 /** What the programs answer. */
 function answer(kind: number, cgroupId = 0n): void {
@@ -33,28 +33,28 @@ describe('the caller of an accepted socket', () => {
 
   it('is unavailable where two sockets of the node have one address and port', () => {
     answer(2);
-    const why = 'another socket of this node has the same address and port';
-    assert.deepEqual(attestSocket(9), { kind: 'unavailable', why });
+    const shared = 'another socket of this node has the same address and port';
+    assert.deepEqual(attestSocket(9), { kind: 'unavailable', why: shared });
   });
 
   it('is unavailable without an answer, for a socket that is gone, and without a native module', () => {
     mock.method(nativeModule(), 'callerOf', () => undefined);
-    assert.deepEqual(attestSocket(9), { kind: 'unavailable', why });
+    assert.deepEqual(attestSocket(9), { kind: 'unavailable', why: unanswered });
     mock.method(nativeModule(), 'callerOf', () => {
       throw nativeFailure('EBADF', 'ask socket');
     });
-    assert.deepEqual(attestSocket(-1), { kind: 'unavailable', why });
+    assert.deepEqual(attestSocket(-1), { kind: 'unavailable', why: unanswered });
   });
 
   it('is known to be unavailable before anybody calls', () => {
     for (const [isAnswered, expected] of [
       [() => true, undefined],
-      [() => false, why],
+      [() => false, unanswered],
       [
         () => {
           throw nativeFailure('EMFILE', 'open socket');
         },
-        why,
+        unanswered,
       ],
     ] as const) {
       mock.method(nativeModule(), 'isAnswered', isAnswered);

@@ -211,7 +211,7 @@ function setUp(pod: AgentPod, process: Process, redirect: 'ebpf' | 'pinned'): Se
       events: 'false',
     },
     {
-      NMI_CALLER_SOCKET: `/${name}/callers.sock`,
+      NMI_SHARED_FOLDER: `/${name}`,
       NMI_SLOT_FOLDER: redirect === 'ebpf' ? slotFolder : undefined,
       NMI_POD_UID: name,
       NMI_EXPLAIN_SOCKET: redirect === 'ebpf' ? 'off' : `/${name}/agent/explain.sock`,

@@ -203,7 +203,7 @@ function setUp({ world, name }: Pod, process: Process, redirect: 'ebpf' | 'pinne
   const parsed = world.code.parseConfig(
     { node: 'node', kubeconfig: '/none', redirect, 'http-probe-port': '0', 'prometheus-port': '0' },
     {
-      NMI_CALLER_SOCKET: `/${name}/callers.sock`,
+      NMI_SHARED_FOLDER: `/${name}`,
       NMI_SLOT_FOLDER: redirect === 'ebpf' ? '/host' : undefined,
       NMI_POD_UID: name,
     },

@@ -2,6 +2,6 @@
 import type { Socket } from 'node:net';
 import { currentKernel } from '../kernel.ts';
 
-export function descriptorOf({ remoteAddress, remotePort }: Socket): number | undefined {
+export function descriptorOf({ remoteAddress = '', remotePort }: Socket): number | undefined {
   return remotePort && currentKernel().descriptorOf(`${remoteAddress}:${remotePort}`);
 }
