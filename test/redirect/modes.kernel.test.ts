@@ -111,7 +111,8 @@ describe('every redirect', { skip }, () => {
         const answers = await inSlices(crowd.pods, (each) => each.dial('tcp4'));
         const mapped = await inSlices(crowd.pods.slice(0, 20), (each) => each.dial('tcp6'));
         const wanted = crowd.pods.map(({ ip, cgroupId }) => {
-          const who = mode.attests ? `attested ${cgroupId}` : 'unavailable -';
+          const why = 'no program of this version answers for the sockets of this process';
+          const who = mode.attests ? `attested ${cgroupId}` : `unavailable - ${why}`;
           return `agent sees ${ip} ${who}`;
         });
         assert.deepEqual(answers, wanted);

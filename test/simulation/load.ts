@@ -35,7 +35,7 @@ const replacements: Readonly<Record<string, string>> = {
 const replacedFiles: Readonly<Record<string, string>> = {
   'src/nmi/kernel/shared-file.ts': 'shared-file.ts',
   'src/redirect/native/addon.ts': 'addon.ts',
-  'src/base/descriptor.ts': 'descriptor.ts',
+  'src/nmi/base/descriptor.ts': 'descriptor.ts',
   'src/redirect/cgroup/cgroup-tree.ts': 'cgroup-tree.ts',
   'src/redirect/ebpf/ebpf.ts': 'ebpf.ts',
 };

@@ -12,7 +12,7 @@ import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { createServer as createNetServer, Socket, type Server } from 'node:net';
 import { endianness } from 'node:os';
-import { descriptorOf } from '../../base/descriptor.ts';
+import { descriptorOf } from '../base/descriptor.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Config } from '../config/config.ts';
 import type { Metrics } from '../telemetry/metrics.ts';

@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIPv4, Server as NetServer, type Socket } from 'node:net';
-import { descriptorOf } from '../../base/descriptor.ts';
+import { descriptorOf } from '../base/descriptor.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';

@@ -1,4 +1,4 @@
-/** In place of src/base/descriptor.ts. */
+/** In place of src/nmi/base/descriptor.ts. */
 import type { Socket } from 'node:net';
 import { currentKernel } from '../kernel.ts';
 
