@@ -158,10 +158,8 @@ export const planted: readonly Planted[] = [
   {
     name: 'nobody-handles-that-a-connection-fails',
     reports: /nobody handled/,
-    prefer: ['kill'],
-    edits: [
-      { file: 'caller-client.ts', from: "socket.on('error', () => socket.destroy());", to: '' },
-    ],
+    prefer: ['flood'],
+    edits: [{ file: 'listener.ts', from: "socket.on('error', () => socket.destroy());", to: '' }],
   },
   {
     name: 'a-deadline-is-never-disarmed',
