@@ -1,11 +1,11 @@
-/** A copy of the tree in which faults are made, one at a time, and the tests beside them run. */
+/** A copy of the tree in which faults are made, one at a time, and the tests run that run the place. */
 import { spawn } from 'node:child_process';
-import { cpSync, globSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isExclusive } from '../runner/kinds.ts';
 import { compiles } from './compiler.ts';
+import { measure, testsAt, type End, type TestCoverage } from './coverage.ts';
 import { apply, type Mutant } from './mutants.ts';
-import { Imports, mirrorsOf, testsBeside } from './tests-beside.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** Timeout of one test. A fault may make it hang, loop or use all memory: each is a failure. */
@@ -14,6 +14,8 @@ const testTimeoutMs = 30_000;
 const fileTimeoutMs = 90_000;
 /** It may wait for its turn. */
 const exclusiveTimeoutMs = 300_000;
+/** Of a place that everything runs, the tests that say most about it. */
+const maxTests = 40;
 const nodeOptions = [
   '--max-old-space-size=1024',
   `--test-timeout=${testTimeoutMs}`,
@@ -23,8 +25,11 @@ const nodeOptions = [
 const linked = ['node_modules', 'dist'];
 const leftOut = new Set([...linked, '.git', '.cache']);
 
-/** `rejected` by the compiler: no fault. `unknown` when a test fails without it, too. */
-export type Verdict = 'killed' | 'survived' | 'rejected' | 'unknown';
+/**
+ * `late` if a test did not end in time, which a busy machine can also cause. `rejected` by the compiler: no fault.
+ * `unknown` when a test fails without it, too.
+ */
+export type Verdict = 'killed' | 'late' | 'survived' | 'rejected' | 'unknown';
 
 export interface Outcome {
   readonly verdict: Verdict;
@@ -34,8 +39,6 @@ export interface Outcome {
 
 export class Trial implements Disposable {
   readonly #folder: string;
-  readonly #tests: readonly string[];
-  readonly #imports: Imports;
   /** Whether a test passes without a fault. */
   readonly #passes = new Map<string, boolean>();
   /** Ends the running test, whose process group gets no signals of the terminal. */
@@ -46,32 +49,31 @@ export class Trial implements Disposable {
     const filter = (path: string): boolean => !leftOut.has(path.slice(root.length + 1));
     cpSync(root, folder, { recursive: true, filter });
     for (const name of linked) symlinkSync(join(root, name), join(folder, name));
-    this.#tests = globSync('test/**/*.test.ts', { cwd: folder });
-    this.#imports = new Imports(folder);
   }
 
   read(file: string): string {
     return readFileSync(join(this.#folder, file), 'utf8');
   }
 
-  async run(mutant: Mutant): Promise<Outcome> {
+  /** @param results of earlier measurements. */
+  measure(test: string, results: string): Promise<TestCoverage> {
+    return measure(test, results, this.#folder, (env) => this.#run(test, env));
+  }
+
+  async run(mutant: Mutant, coverage: readonly TestCoverage[]): Promise<Outcome> {
     const { file } = mutant;
     const path = join(this.#folder, file);
     const text = this.read(file);
     const mutated = apply(text, mutant);
-    // The own test of a process starts the file instead of importing it.
-    const own = mirrorsOf(file);
-    const tests = testsBeside(file, this.#tests).filter(
-      (test) => own.includes(test) || this.#imports.reaches(test, file),
-    );
+    const tests = testsAt(coverage, file, text, mutant.start).slice(0, maxTests);
     for (const test of tests) {
       writeFileSync(path, mutated);
-      const isFailed = await this.#fails(test);
+      const end = await this.#run(test);
       writeFileSync(path, text);
-      if (!isFailed) continue;
-      return (await this.#passesAlone(test))
-        ? { verdict: 'killed', note: test }
-        : { verdict: 'unknown', note: `${test} fails without a fault` };
+      if (end === 'passed') continue;
+      if (!(await this.#passesAlone(test)))
+        return { verdict: 'unknown', note: `${test} fails without a fault` };
+      return { verdict: end === 'late' ? 'late' : 'killed', note: test };
     }
     writeFileSync(path, mutated);
     const isAccepted = compiles(this.#folder, file);
@@ -89,19 +91,23 @@ export class Trial implements Disposable {
     const known = this.#passes.get(test);
     if (known !== undefined) return known;
     // Once more: on a busy machine a test may time out.
-    const passes = !(await this.#fails(test)) || !(await this.#fails(test));
+    const passes = (await this.#run(test)) === 'passed' || (await this.#run(test)) === 'passed';
     this.#passes.set(test, passes);
     return passes;
   }
 
-  #fails(test: string): Promise<boolean> {
+  #run(test: string, env: Readonly<Record<string, string>> = {}): Promise<End> {
     const turn = isExclusive(test) ? ['--import=./test/runner/test-process.ts'] : [];
     const child = spawn(process.execPath, [...nodeOptions, ...turn, test], {
       cwd: this.#folder,
-      stdio: 'ignore',
-      env: { ...process.env, NODE_COMPILE_CACHE: join(root, '.cache/compile') },
+      stdio: ['ignore', 'pipe', 'ignore'],
+      env: { ...process.env, NODE_COMPILE_CACHE: join(root, '.cache/compile'), ...env },
       // A separate process group, so that processes started by a test end with it.
       detached: true,
+    });
+    let isLate = false;
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      isLate ||= text.includes('test timed out after');
     });
     return new Promise((resolve, reject) => {
       this.#end = () => {
@@ -112,13 +118,20 @@ export class Trial implements Disposable {
           // The process has ended.
         }
       };
-      const timer = setTimeout(this.#end, turn.length > 0 ? exclusiveTimeoutMs : fileTimeoutMs);
+      const timer = setTimeout(
+        () => {
+          isLate = true;
+          this.#end();
+        },
+        turn.length > 0 ? exclusiveTimeoutMs : fileTimeoutMs,
+      );
       child.once('error', reject);
+      // Processes that the test left hold its output open.
+      child.once('exit', () => this.#end());
       child.once('close', (code) => {
         clearTimeout(timer);
-        this.#end();
         this.#end = () => undefined;
-        resolve(code !== 0);
+        resolve(isLate ? 'late' : code === 0 ? 'passed' : 'failed');
       });
     });
   }
