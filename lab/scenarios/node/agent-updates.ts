@@ -31,6 +31,8 @@ const neverReadyMs = 3_000;
 /** Of the pods together, with a pause of each worker between two requests: about 500 a second. */
 const pace = { concurrency: 5, pauseMs: 15 };
 const minRequestsPerUpdate = 200;
+/** In the middle of all starts: on a busy machine one of them may be late. */
+const servedWithinMs = 1_000;
 
 interface AgentPod {
   readonly name: string;
@@ -91,7 +93,7 @@ const updated: Scenario = {
 const killed: Scenario = {
   name: 'containers-killed',
   title:
-    'Either container of the agent is killed under load and starts again: the node is closed in between, and served within a second of the start.',
+    'Either container of the agent is killed under load and starts again. While `redirect` is down, no request fails; while `nmi` is, the node is closed, and served within a second of the start.',
   needs: 'namespaces',
   inTour: false,
   run: async (testBed) => {
@@ -105,8 +107,7 @@ const killed: Scenario = {
       pod.kernel.launch(kernelFlags(testBed));
       await pod.kernel.untilReady();
     }
-    // The redirect's container looks callers up.
-    const { granted } = await ofKernel.end(testBed.attests ? ['503'] : []);
+    const { granted, gapMs } = await ofKernel.end([]);
     const ofServing = startLoads(fleet);
     await ofServing.begin();
     const servedMs: number[] = [];
@@ -122,7 +123,11 @@ const killed: Scenario = {
     const sorted = servedMs.toSorted((one, other) => one - other);
     const medianMs = Math.round(sorted[Math.floor(sorted.length / 2)] ?? 0);
     const longestMs = Math.round(sorted.at(-1) ?? 0);
-    return `the redirect's container killed ${updates} times: ${granted} requests, 0 failed; the agent's killed ${updates} times: served ${medianMs} ms after its start, at most ${longestMs} ms, ${refused.granted} tokens, ${refused.refused} refused, none leaked`;
+    assert.ok(
+      medianMs <= servedWithinMs,
+      `served ${medianMs} ms after a start, at most ${longestMs} ms`,
+    );
+    return `the redirect's container killed ${updates} times: ${granted} requests, 0 failed, the longest ${gapMs} ms without an answer; the agent's killed ${updates} times: served ${medianMs} ms after its start, at most ${longestMs} ms, ${refused.granted} tokens, ${refused.refused} refused, none leaked`;
   },
 };
 
