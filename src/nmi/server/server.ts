@@ -176,9 +176,13 @@ interface Turn extends Disposable {
 
 const turnPollMs = 50;
 
+const waiting = 'another agent takes connections until this one is ready';
+const waitsForTurn = 'another agent takes connections, this one will once it is ready';
+
 /**
  * Listens at once if no other agent of this node takes connections, else when this one is ready: the redirect moves to
- * the younger one as soon as it listens. With an API server that did not answer, connections would be refused here.
+ * the younger one as soon as it listens. With an API server that did not answer, connections would be refused here. So
+ * until it was ready, it leaves them to another one that begins to listen.
  */
 export async function listenInTurn(
   listener: Pick<Listener, 'host' | 'port' | 'listen' | 'unlisten'>,
@@ -191,7 +195,7 @@ export async function listenInTurn(
     readonly kernel: Pick<Kernel, 'port' | 'isAlone' | 'hasSlots'>;
   },
 ): Promise<Turn> {
-  let problem: string | undefined = 'another agent takes connections until this one is ready';
+  let problem: string | undefined = waiting;
   let port: number | undefined;
   let job: Disposable | undefined;
   const begin = async (): Promise<void> => {
@@ -201,17 +205,27 @@ export async function listenInTurn(
     port = wanted;
     problem = undefined;
   };
+  const end = (): void => {
+    port = undefined;
+    listener.unlisten();
+  };
   const beginLater = (): void => {
     job?.[Symbol.dispose]();
     job = startPeriodicJob(clock, turnPollMs, async () => {
-      if (!isReady() && !kernel.isAlone()) return turnPollMs;
+      const wasReady = isReady();
       try {
-        await begin();
-        return undefined;
+        if (wasReady || kernel.isAlone()) {
+          if (port === undefined) await begin();
+          if (wasReady) return undefined;
+        } else if (port !== undefined) {
+          problem = waiting;
+          log.info({}, waitsForTurn);
+          end();
+        }
       } catch (error) {
         problem = error instanceof Error ? error.message : 'unknown error';
-        return turnPollMs;
       }
+      return turnPollMs;
     });
   };
   if (kernel.isAlone()) {
@@ -221,15 +235,14 @@ export async function listenInTurn(
       problem = error instanceof Error ? error.message : 'unknown error';
     });
   } else {
-    log.info({}, 'another agent takes connections, this one will once it is ready');
+    log.info({}, waitsForTurn);
   }
-  if (port === undefined) beginLater();
+  beginLater();
   return {
     problem: () => problem,
     followPort: () => {
       if (port === undefined || port === kernel.port) return;
-      port = undefined;
-      listener.unlisten();
+      end();
       beginLater();
     },
     [Symbol.dispose]: () => job?.[Symbol.dispose](),

@@ -137,7 +137,7 @@ describe('the assembled request path', () => {
   ] as const) {
     it(`listens ${when}`, async () => {
       const clock = new HandClock();
-      const now = { ...node };
+      const now: { isAlone: boolean; isReady: boolean } = { ...node };
       await using fixture = await open({}, clock, now);
       const [condition] = fixture.server.conditions;
       assert.equal(condition?.name, 'listener');
@@ -151,6 +151,8 @@ describe('the assembled request path', () => {
       }
       await eventually(() => assert.equal(condition.problem(), undefined));
       assert.equal(await fixture.ask(token), '200');
+      now.isReady = true;
+      await pass(clock, 50);
       assert.deepEqual(
         clock.armed.filter((ms) => ms <= 50),
         [],
@@ -158,6 +160,25 @@ describe('the assembled request path', () => {
       );
     });
   }
+
+  it('listens no more, until it is ready, once another agent takes connections', async () => {
+    const clock = new HandClock();
+    const node = { isAlone: true, isReady: false };
+    await using fixture = await open({}, clock, node);
+    const [condition] = fixture.server.conditions;
+    assert.equal(await fixture.ask(token), '200');
+    node.isAlone = false;
+    await pass(clock, 50);
+    assert.equal(condition?.problem(), says);
+    const refused = connect({ host: '127.0.0.1', port: fixture.port });
+    await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
+    node.isReady = true;
+    await pass(clock, 50);
+    await eventually(() => assert.equal(condition.problem(), undefined));
+    node.isReady = false;
+    await pass(clock, 200);
+    assert.equal(await fixture.ask(token), '200', 'it was ready, so it stays');
+  });
 
   it('tries again where it cannot listen in its turn, and is not ready until then', async () => {
     const clock = new HandClock();
