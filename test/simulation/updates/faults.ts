@@ -42,4 +42,14 @@ export const faults: readonly Fault[] = [
       { file: 'slots.ts', from: 'isOthers && other.isHeld && !own.listens ?', to: 'isOthers ?' },
     ],
   },
+  {
+    name: 'every-agent-is-alone',
+    edits: [
+      {
+        file: 'slots.ts',
+        from: 'isAlone(): boolean {',
+        to: 'isAlone(): boolean {\n    if (this.port > 0) return true;',
+      },
+    ],
+  },
 ];

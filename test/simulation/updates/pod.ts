@@ -109,6 +109,8 @@ export class Container {
   isRunning = false;
   problem: () => string | undefined = notRunning;
   stop: () => void = () => undefined;
+  /** Of an agent that listens: at which port, and whether it could answer with a token. */
+  listening: () => Listening | undefined = notListening;
   #restarts = 0;
   #crashes = 0;
   #isCrash = false;
@@ -164,6 +166,7 @@ export class Container {
       this.process = undefined;
       this.isRunning = false;
       this.problem = notRunning;
+      this.listening = notListening;
       this.stop = () => undefined;
       this.#tell('has ended');
       if (!this.#pod.isEnding) this.#restart();
@@ -198,6 +201,13 @@ export class Container {
 }
 
 const notRunning = (): string => 'does not run';
+
+interface Listening {
+  readonly port: number;
+  readonly hasSynced: boolean;
+}
+
+const notListening = (): Listening | undefined => undefined;
 
 function setUp({ world, name }: Pod, process: Process, redirect: 'ebpf' | 'pinned') {
   const parsed = world.code.parseConfig(
@@ -263,6 +273,7 @@ async function runAgent(pod: Pod, container: Container, process: Process, stop: 
         server.listen({ host: agentIp, port }, resolve);
       }),
   };
+  container.listening = () => (server.listening ? { port: listener.port, hasSynced } : undefined);
   const isReady = (): boolean => hasSynced && kernel.problem() === undefined;
   const turn = await code.listenInTurn(listener, { ...setup, kernel, isReady });
   followPort = () => turn.followPort();
@@ -274,6 +285,8 @@ async function runAgent(pod: Pod, container: Container, process: Process, stop: 
   await aborted(stop);
   if (await kernel.leave()) await container.pass(lastConnectsMs, lastConnectsMs);
   turn[Symbol.dispose]();
+  // Without a SIGTERM to the other container it has waited for that for as long as a disturbance excuses silence.
+  if (!pod.isEnding) pod.world.disturb(`${process.name} closes`);
   server.close();
   await container.pass(0, 500);
   await kernel[Symbol.asyncDispose]();

@@ -1,6 +1,7 @@
 /**
  * What holds at every moment of an update: somebody answers where the kernel redirects to, or the last disturbance was
- * less than ten seconds ago; no pod is unready for what another one did; at rest, nobody changes the kernel.
+ * less than ten seconds ago; who answers is ready if anybody is; no pod is unready for what another one did; at rest,
+ * nobody changes the kernel.
  */
 import { Kernel, agentIp } from '../agent/kernel.ts';
 import { Network, useNetwork } from '../agent/network.ts';
@@ -11,6 +12,8 @@ import type { Pod } from './pod.ts';
 export const recoveryMs = 10_000;
 /** Until the check of the redirect after the last change, src/nmi/config/options.ts. */
 const restMs = 12_000;
+/** Until the younger of two agents that listen has the redirect: a look, turns and an installation. */
+const moveMs = 3_000;
 const ports = [2_579, 2_580] as const;
 
 export class World {
@@ -31,6 +34,8 @@ export class World {
   isAnswered = false;
   #disturbedMs = 0;
   #changedMs = 0;
+  /** Since when one answers that is not ready, while another one is. */
+  #wrongMs = Infinity;
   #last = '';
   /** Reported after the event: the code under test must not get the exception. */
   #problem: string | undefined;
@@ -106,6 +111,7 @@ export class World {
     if (this.#problem !== undefined) this.fail(this.#problem);
     for (const pod of this.pods) pod.noteReadiness();
     this.#checkAnswers();
+    this.#checkWhoAnswers();
     for (const { name, unreadyMs, problem } of this.isGentle ? this.pods : []) {
       if (unreadyMs > 2_000 && unreadyMs < Infinity)
         this.fail(`${name} is no longer ready, though nothing was done to it: ${problem ?? ''}`);
@@ -137,5 +143,18 @@ export class World {
     if (sinceDisturbedMs > recoveryMs) {
       this.fail(`nobody answers, the last disturbance was ${Math.round(sinceDisturbedMs)} ms ago`);
     }
+  }
+
+  /** One that is not ready answers only while nobody is. */
+  #checkWhoAnswers(): void {
+    const { port } = this.kernel;
+    const who = this.everyPod.find(({ containers }) => containers.agent.listening()?.port === port);
+    const isWrong =
+      this.isAnswered &&
+      who?.containers.agent.listening()?.hasSynced === false &&
+      [...this.pods].some((pod) => pod !== who && pod.isReady);
+    this.#wrongMs = isWrong ? Math.min(this.#wrongMs, this.nowMs) : Infinity;
+    if (this.nowMs - this.#wrongMs > moveMs)
+      this.fail(`${who?.name ?? ''} answers and is not ready, while another one is`);
   }
 }
