@@ -137,7 +137,8 @@ export function changeNodePods(wanted: WantedPrograms, target: RedirectTarget): 
 
 /**
  * Adds the agent to the pinned programs of an earlier process, if there are any: they do not redirect it, and
- * answer it who calls, if they have the same records.
+ * answer it who calls. Those of another layout cannot, so it gets one with maps of its own, which knows no caller until
+ * the redirect moves here: without an answer the agent is not ready, and then it would never move.
  * @throws RedirectError
  */
 export function joinPinned(wanted: WantedPrograms): void {
@@ -147,11 +148,19 @@ export function joinPinned(wanted: WantedPrograms): void {
     // The earlier process that added the others may still run.
     syncCgroups(native, pinFolder, 'exempt', { ids: exempt, keepsOthers: true });
     const present = readValue(native, pinFolder, 'settings');
-    if (present === undefined || !isSameLayout(present, wanted.settings)) return;
     const [hook] = hooks;
-    if (isLinkedTo(native, join(pinFolder, linkName(hook, agent.id)), hook.attachType, agent.id))
+    const { name, attachType } = hook;
+    if (present === undefined) return;
+    if (isLinkedTo(native, join(pinFolder, linkName(hook, agent.id)), attachType, agent.id)) return;
+    if (isSameLayout(present, wanted.settings)) {
+      attach(native, wanted, hook, join(pinFolder, `program_${name}`));
       return;
-    attach(native, wanted, hook, join(pinFolder, `program_${hook.name}`));
+    }
+    const own = `next_program_${name}`;
+    unpin(pinFolder, own);
+    native.load(wanted.object, wanted.settings, {}, { [`nmi_${name}`]: join(pinFolder, own) });
+    attach(native, wanted, hook, join(pinFolder, own));
+    unpin(pinFolder, own);
   });
 }
 

@@ -12,6 +12,9 @@ import { createInterface } from 'node:readline';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { nativeFolder } from '../../../scripts/native.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
+import { installPrograms } from '../../../src/redirect/ebpf/programs.ts';
+import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
@@ -188,6 +191,27 @@ describe('the caller of an accepted socket', { skip }, () => {
     }
     await testBed.redirect({ ownCgroup: agentPod }).install();
     assert.match(await startAgent(container, listenPort + 2), / no-answer$/);
+  });
+
+  it('is answered beside programs of another layout, and known once the redirect has this one', async () => {
+    const of = (path: string) => ({ path, id: cgroupIdOf(path) ?? 0n });
+    const object = readPrograms();
+    const redirect = { ownCgroup: testBed.tree.make('kubepods/burstable/podother') };
+    installPrograms({
+      pinFolder: testBed.pinFolder,
+      object,
+      settings: settingsOf(object, defaultTarget, listenPort).fill(99, 0, 1),
+      cgroup: of(join(testBed.tree.path, 'kubepods')),
+      agent: of(agentPod),
+      exempt: [],
+    });
+    await testBed.redirect(redirect).prepare();
+    const container = testBed.tree.make('kubepods/burstable/podother/c1');
+    assert.equal(await startAgent(container), listening);
+    assert.match(await pod.send(dial), /^no-record 0 /);
+    await testBed.redirect(redirect).install();
+    assert.match(await pod.send(dial), attestedAs(pod));
+    await testBed.redirect({ ownCgroup: agentPod }).install();
   });
 
   it('is answered to an agent outside the cgroup of pods', async () => {

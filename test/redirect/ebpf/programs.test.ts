@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { freshNative } from '../../../scripts/native.ts';
@@ -186,7 +186,7 @@ describe('installing the programs', () => {
   });
 
   it('adds a second agent to programs of the same layout before it installs its own', () => {
-    const { calls, exempt, change } = openInstalled();
+    const { calls, exempt } = openInstalled();
     const next = { path: bpffs.path, id: inodeOf(bpffs.path) };
     joinPinned({ ...wanted(), agent: next });
     assert.deepEqual(exempt, new Set([7n]));
@@ -194,10 +194,26 @@ describe('installing the programs', () => {
     assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), []);
     joinPinned({ ...wanted(), agent: next });
     assert.equal(calls.length, 1);
+  });
+
+  it('answers a second agent of another layout by a program that knows no caller yet', () => {
+    const { calls, change, state } = openInstalled();
+    const next = { path: bpffs.path, id: inodeOf(bpffs.path) };
     change(join(folder, 'settings'), { value: otherLayout });
-    unlinkSync(join(folder, `link_getsockopt_${next.id}`));
+    const pins = readdirSync(folder);
+    const programs = readFileSync(join(folder, 'program_getsockopt'));
+    writeFileSync(join(folder, 'next_program_getsockopt'), 'left by a crash');
     joinPinned({ ...wanted(), agent: next });
-    assert.equal(calls.length, 1);
+    assert.deepEqual(calls, ['load', `attach nmi_getsockopt to ${next.path}`]);
+    assert.deepEqual(state.pins, {}, 'maps of its own');
+    assert.deepEqual(
+      readdirSync(folder).toSorted(),
+      [...pins, `link_getsockopt_${next.id}`].toSorted(),
+    );
+    assert.deepEqual(readFileSync(join(folder, 'program_getsockopt')), programs);
+    installPrograms({ ...wanted(), agent: next });
+    assert.ok(calls.includes('replace nmi_getsockopt'));
+    assert.deepEqual(diffPrograms({ ...wanted(), agent: next }), []);
   });
 
   it('shares no map with programs of another layout', () => {
