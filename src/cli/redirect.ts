@@ -33,6 +33,7 @@ export async function redirect(args: Args, io: Io): Promise<number> {
     if (action === 'guard-boot' || action === 'unguard-boot') {
       return guardBoot(action === 'guard-boot', parsed.config, io);
     }
+    using _alive = keepAlive();
     const choice = chooseRedirect(parsed.config);
     try {
       return await applyChoice(action === 'install', choice, io);

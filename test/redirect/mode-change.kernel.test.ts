@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { systemClock } from '../../src/base/time/clock.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { replacePrograms } from '../../src/redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables/iptables.ts';
@@ -71,7 +72,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
   it('switches to iptables under load, without a connection to the cloud', async () => {
     assert.equal(await pod.send('storm'), 'storming');
     const behind = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
-    const redirect = replacePrograms(behind, testBed.pinFolder);
+    const redirect = replacePrograms(behind, testBed.pinFolder, systemClock);
     const found = await redirect.verify();
     assert.equal(found.state, 'broken');
     const [pinned, limit, ...others] = found.problems.toReversed();

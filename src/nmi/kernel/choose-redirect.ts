@@ -12,7 +12,7 @@ import {
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
 import { findRefusal } from '../../redirect/ebpf/programs.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
-import { replacePrograms, reportPrograms } from '../../redirect/ebpf/stale-programs.ts';
+import { replacePrograms } from '../../redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
@@ -50,9 +50,9 @@ export function chooseRedirect(
 ): RedirectChoice {
   switch (config.redirect) {
     case 'none':
-      return { redirect: reportPrograms(noRedirect(), config.bpfPinFolder), ...plain };
+      return { redirect: replacePrograms(noRedirect(), config.bpfPinFolder, clock), ...plain };
     case 'iptables':
-      return { redirect: iptablesAlone(config), ...plain };
+      return { redirect: iptablesAlone(config, clock), ...plain };
     case 'pinned': {
       const redirect = openExternalRedirect({
         folder: config.sharedFolder,
@@ -67,7 +67,7 @@ export function chooseRedirect(
     case 'auto': {
       const missing = missingForEbpf(config);
       if (missing !== undefined) {
-        return { redirect: iptablesAlone(config), ...plain, why: `no eBPF: ${missing}` };
+        return { redirect: iptablesAlone(config, clock), ...plain, why: `no eBPF: ${missing}` };
       }
       const why = 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree';
       return ebpf(config, why);
@@ -115,8 +115,8 @@ function podsRootOf(config: Config): () => string | undefined {
   };
 }
 
-function iptablesAlone(config: Config): Redirect {
-  return replacePrograms(iptables(config, false), config.bpfPinFolder);
+function iptablesAlone(config: Config, clock: Clock): Redirect {
+  return replacePrograms(iptables(config, false), config.bpfPinFolder, clock);
 }
 
 function iptables(config: Config, isBehind: boolean): IptablesRedirect {

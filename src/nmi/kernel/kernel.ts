@@ -77,7 +77,7 @@ export class Kernel implements Required<Pick<Part, 'conditions' | 'samples'>>, A
     log.info({ mode: redirect.mode, why }, 'redirect chosen');
     this.#redirect = redirect;
     this.#isOurs = redirect.mode === 'ebpf' || redirect.mode === 'iptables';
-    this.#cgroups = podsRoot === undefined ? undefined : new CgroupIndex({ podsRoot });
+    this.#cgroups = podsRoot === undefined ? undefined : new CgroupIndex(podsRoot, clock);
     this.#log = log.child({ component: 'redirect' });
     this.#network = openPodNetwork(this.#log, clock);
     this.#programSamples = counts === undefined ? () => [] : programSampler(counts);

@@ -7,35 +7,29 @@
  * its first process, and a caller must not be able to cause unlimited calls of the kernel.
  */
 import { dropOldest } from '../../base/drop-oldest.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { podCgroupId } from './cgroup-tree.ts';
-
-export interface CgroupIndexOptions {
-  /** The folder of all pods, as returned by `findPodsRoot`; called for each search. */
-  readonly podsRoot: () => string | undefined;
-  /** Monotonic milliseconds. Default `performance.now`. */
-  readonly nowMs?: () => number;
-  /** Most cached pods, and most cached misses. Default 16 384 each. */
-  readonly maxEntries?: number;
-}
 
 const missPauseMs = 250;
 
 export class CgroupIndex {
   readonly #podsRoot: () => string | undefined;
-  readonly #nowMs: () => number;
+  readonly #clock: Pick<Clock, 'monotonicMs'>;
+  /** Of each map; the oldest entry is evicted first. */
   readonly #maxEntries: number;
-  /** UIDs of pods by cgroup. In order of insertion, like the misses; the oldest is evicted first. */
+  /** UIDs of pods by cgroup. */
   readonly #found = new Map<bigint, string>();
   readonly #missedAtMs = new Map<string, number>();
 
-  constructor(options: CgroupIndexOptions) {
-    this.#podsRoot = options.podsRoot;
-    this.#nowMs = options.nowMs ?? (() => performance.now());
-    this.#maxEntries = options.maxEntries ?? 16_384;
-  }
-
-  get size(): number {
-    return this.#found.size;
+  /** @param podsRoot the folder of all pods, as returned by `findPodsRoot`; called for each search. */
+  constructor(
+    podsRoot: () => string | undefined,
+    clock: Pick<Clock, 'monotonicMs'>,
+    maxEntries = 16_384,
+  ) {
+    this.#podsRoot = podsRoot;
+    this.#clock = clock;
+    this.#maxEntries = maxEntries;
   }
 
   /**
@@ -44,23 +38,22 @@ export class CgroupIndex {
    * @returns undefined if it is the cgroup of none of them, even if it is that of another known pod:
    *     source address and cgroup must identify the same pod.
    */
-  resolve(cgroupId: bigint, candidates: Iterable<string>): string | undefined {
+  resolve(cgroupId: bigint, candidates: readonly string[]): string | undefined {
     const known = this.#found.get(cgroupId);
-    for (const podUid of candidates) {
-      if (known === undefined ? this.#hasCgroup(podUid, cgroupId) : known === podUid) return podUid;
-    }
-    return undefined;
+    return candidates.find((podUid) =>
+      known === undefined ? this.#hasCgroup(podUid, cgroupId) : known === podUid,
+    );
   }
 
   #hasCgroup(podUid: string, cgroupId: bigint): boolean {
     const miss = `${cgroupId} ${podUid}`;
-    const missedAtMs = this.#missedAtMs.get(miss);
-    if (missedAtMs !== undefined && this.#nowMs() - missedAtMs < missPauseMs) return false;
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - (this.#missedAtMs.get(miss) ?? -Infinity) < missPauseMs) return false;
     this.#missedAtMs.delete(miss);
     const podsRoot = this.#podsRoot();
     const own = podsRoot === undefined ? undefined : podCgroupId(podsRoot, podUid);
     if (own !== undefined) this.#found.set(own, podUid);
-    if (own !== cgroupId) this.#missedAtMs.set(miss, this.#nowMs());
+    if (own !== cgroupId) this.#missedAtMs.set(miss, nowMs);
     dropOldest(this.#found, this.#maxEntries);
     dropOldest(this.#missedAtMs, this.#maxEntries);
     return own === cgroupId;

@@ -23,21 +23,16 @@ export function readCgroups(
   return withMap(native, join(pinFolder, set), 'read', (map) => native.mapKeys(map).map(decodeId));
 }
 
-export interface WantedCgroups {
-  readonly ids: readonly bigint[];
-  /** Other entries are kept: they belong to an earlier process, which may still run. */
-  readonly keepsOthers?: boolean;
-}
-
 /** Differences from the wanted cgroups, as short sentences. */
 export function diffCgroups(
   set: CgroupSet,
   present: readonly bigint[],
-  { ids, keepsOthers = false }: WantedCgroups,
+  wanted: readonly bigint[],
 ): readonly string[] {
-  const others = keepsOthers ? [] : present.filter((id) => !ids.includes(id));
+  const missing = wanted.filter((id) => !present.includes(id));
+  const others = present.filter((id) => !wanted.includes(id));
   return [
-    ...ids.filter((id) => !present.includes(id)).map((id) => `cgroup ${id} is not ${words[set]}`),
+    ...missing.map((id) => `cgroup ${id} is not ${words[set]}`),
     ...others.map((id) => `cgroup ${id} is ${words[set]}`),
   ];
 }
@@ -47,26 +42,23 @@ export function syncCgroups(
   native: NativeModule,
   pinFolder: string,
   set: CgroupSet,
-  wanted: WantedCgroups,
+  wanted: readonly bigint[],
 ): readonly string[] {
-  const { ids, keepsOthers = false } = wanted;
-  return withMap(native, join(pinFolder, set), 'write', (map) => {
-    const present = native.mapKeys(map).map(decodeId);
-    const others = keepsOthers ? [] : present.filter((id) => !ids.includes(id));
-    for (const id of others) native.mapDelete(map, encodeId(id));
-    for (const id of ids) {
-      if (!present.includes(id)) native.mapSet(map, encodeId(id), presentValue);
-    }
-    return diffCgroups(set, present, wanted).map((problem) => `repaired: ${problem}`);
+  const present = readCgroups(native, pinFolder, set);
+  const changes = diffCgroups(set, present, wanted);
+  if (changes.length === 0) return [];
+  withMap(native, join(pinFolder, set), 'write', (map) => {
+    for (const id of present) if (!wanted.includes(id)) native.mapDelete(map, encodeId(id));
+    for (const id of wanted) native.mapSet(map, encodeId(id), presentValue);
   });
+  return changes.map((problem) => `repaired: ${problem}`);
 }
 
+/** All supported machines are little-endian, as the programs are. */
 function encodeId(id: bigint): Uint8Array {
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, id, true);
-  return bytes;
+  return new Uint8Array(BigUint64Array.of(id).buffer);
 }
 
 function decodeId(bytes: Uint8Array): bigint {
-  return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
+  return Buffer.from(bytes).readBigUInt64LE();
 }

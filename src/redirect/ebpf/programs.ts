@@ -112,16 +112,17 @@ function attach(native: NativeModule, wanted: WantedPrograms, hook: Hook, progra
 
 /** Makes both maps of cgroups the wanted ones; returns the changes as short sentences. */
 function syncSets(native: NativeModule, wanted: WantedPrograms): readonly string[] {
-  return wantedSets(wanted).flatMap(([set, each]) =>
-    syncCgroups(native, wanted.pinFolder, set, each),
+  return wantedSets(wanted).flatMap(([set, ids]) =>
+    syncCgroups(native, wanted.pinFolder, set, ids),
   );
 }
 
-function wantedSets({ exempt, nodePods }: WantedPrograms) {
-  return [
-    ['exempt', { ids: exempt, keepsOthers: false }],
-    ['node_pods', { ids: nodePods ?? [], keepsOthers: nodePods === undefined }],
-  ] as const;
+function wantedSets({
+  exempt,
+  nodePods,
+}: WantedPrograms): readonly (readonly [CgroupSet, readonly bigint[]])[] {
+  const known = nodePods === undefined ? [] : [['node_pods', nodePods] as const];
+  return [['exempt', exempt], ...known];
 }
 
 /**
@@ -146,7 +147,8 @@ export function joinPinned(wanted: WantedPrograms): void {
   if (!listPins(pinFolder).includes('exempt')) return;
   inKernel((native) => {
     // The earlier process that added the others may still run.
-    syncCgroups(native, pinFolder, 'exempt', { ids: exempt, keepsOthers: true });
+    const others = readCgroups(native, pinFolder, 'exempt');
+    syncCgroups(native, pinFolder, 'exempt', [...new Set([...others, ...exempt])]);
     const present = readValue(native, pinFolder, 'settings');
     const [hook] = hooks;
     const { name, attachType } = hook;
@@ -236,13 +238,15 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
     const settings = mapIdOf(native, join(pinFolder, 'settings'));
     const callers = mapIdOf(native, join(pinFolder, 'callers'));
     const present = readValue(native, pinFolder, 'settings');
+    const difference =
+      present === undefined ? 'settings missing' : diffSettings(present, wanted.settings);
     return [
-      ...(present === undefined ? ['settings missing'] : diffSettings(present, wanted.settings)),
+      ...(difference === undefined ? [] : [difference]),
       ...(callers === undefined ? ['map of callers missing'] : []),
       ...hooks.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
-      ...wantedSets(wanted).flatMap(([set, each]) => {
+      ...wantedSets(wanted).flatMap(([set, ids]) => {
         const found = unlessMissing(() => readCgroups(native, pinFolder, set));
-        return found === undefined ? [`map ${set} missing`] : diffCgroups(set, found, each);
+        return found === undefined ? [`map ${set} missing`] : diffCgroups(set, found, ids);
       }),
     ];
   });
@@ -373,25 +377,22 @@ function readValue(native: NativeModule, pinFolder: string, name: string): Uint8
   return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapGet(map, first)));
 }
 
+/** Of `enum nmi_counter` (native/nmi.h), in its order. */
+const counterNames = [
+  'redirected',
+  'redirectedMapped',
+  'exempt',
+  'recorded',
+  'deleted',
+  'refused',
+  'unrecorded',
+  'unrecordedAtNs',
+  'direct',
+  'tooFast',
+] as const;
+
 /** Counts of the programs since their maps were created. */
-export interface ProgramCounters {
-  readonly redirected: bigint;
-  /** Of these, from IPv4-mapped IPv6 sockets. */
-  readonly redirectedMapped: bigint;
-  readonly exempt: bigint;
-  readonly recorded: bigint;
-  readonly deleted: bigint;
-  /** Refused in connect: the pod has too many connections. */
-  readonly refused: bigint;
-  /** Redirected without a record: a map was full, or another pod replaced it. The agent answers with 503. */
-  readonly unrecorded: bigint;
-  /** Time of the last one, CLOCK_MONOTONIC. */
-  readonly unrecordedAtNs: bigint;
-  /** Connects to the agent's own address, by proxies in pods. */
-  readonly direct: bigint;
-  /** Refused in connect: the pod connects too fast. */
-  readonly tooFast: bigint;
-}
+export type ProgramCounters = Readonly<Record<(typeof counterNames)[number], bigint>>;
 
 /** Undefined while no programs are installed. @throws RedirectError */
 export function readCounters(pinFolder: string): ProgramCounters | undefined {
@@ -402,18 +403,8 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
     // Programs of an earlier version count less.
     const at = (index: number) =>
       8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
-    return {
-      redirected: at(0),
-      redirectedMapped: at(1),
-      exempt: at(2),
-      recorded: at(3),
-      deleted: at(4),
-      refused: at(5),
-      unrecorded: at(6),
-      unrecordedAtNs: at(7),
-      direct: at(8),
-      tooFast: at(9),
-    };
+    const counts = counterNames.map((name, index) => [name, at(index)] as const);
+    return Object.fromEntries(counts) as ProgramCounters;
   });
 }
 

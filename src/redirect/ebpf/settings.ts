@@ -99,27 +99,21 @@ function versionOf(programs: Uint8Array): number {
 
 /** Whether two programs read their maps alike. */
 export function isSameLayout(one: Uint8Array, other: Uint8Array): boolean {
-  return one.length === other.length && isEqual(one, other, 0, 4);
+  return one.length === other.length && isEqual(one.subarray(0, 4), other.subarray(0, 4));
 }
 
-const parts = [
-  [4, nodeAt, 'programs redirect other addresses'],
-  [nodeAt, digestAt, "programs know other cgroups or another network namespace as the node's"],
-  [digestAt, portsAt, 'programs of another version'],
-  [portsAt, settingsBytes, "programs reserve other ports than the agents'"],
-] as const;
-
-/** Every difference as a short sentence. */
-export function diffSettings(present: Uint8Array, wanted: Uint8Array): readonly string[] {
-  if (!isSameLayout(present, wanted)) return ['programs of another layout'];
-  return parts.flatMap(([from, to, problem]) =>
-    // No mutation: equality has no order.
-    isEqual(present, wanted, from, to) ? [] : [problem],
-  );
+/** The difference as a short sentence; undefined if there is none. */
+export function diffSettings(present: Uint8Array, wanted: Uint8Array): string | undefined {
+  if (!isSameLayout(present, wanted)) return 'programs of another layout';
+  if (isEqual(present, wanted)) return undefined;
+  const [port, wantedPort] = [present, wanted].map(listenPortOf);
+  return port === wantedPort
+    ? 'programs of another version or configuration'
+    : `programs redirect to port ${port}, not ${wantedPort}`;
 }
 
-function isEqual(one: Uint8Array, other: Uint8Array, from: number, to: number): boolean {
-  return Buffer.compare(one.subarray(from, to), other.subarray(from, to)) === 0;
+function isEqual(one: Uint8Array, other: Uint8Array): boolean {
+  return Buffer.compare(one, other) === 0;
 }
 
 function ipBytes(ip: string): readonly number[] {

@@ -193,11 +193,8 @@ describe('an attested caller, by the real index of cgroups', () => {
       fc.property(anySteps, fc.constantFrom(1, 3, 16_384), (steps, maxEntries) => {
         const pods = new PodIndex(new HandClock());
         let nowMs = 0;
-        const index = new CgroupIndex({
-          podsRoot: () => join(folder, 'kubepods'),
-          nowMs: () => nowMs,
-          maxEntries,
-        });
+        const clock = { monotonicMs: () => nowMs };
+        const index = new CgroupIndex(() => join(folder, 'kubepods'), clock, maxEntries);
         const find: FindCgroupUid = (id, candidates) => index.resolve(id, candidates);
         const open: { readonly by: string | undefined; readonly connection: CallerConnection }[] =
           [];

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { replacePrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
@@ -72,7 +73,7 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
 
   it('are free for an agent that switches to iptables, as soon as it prepares', async () => {
     const iptables = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
-    await replacePrograms(iptables, testBed.pinFolder).prepare();
+    await replacePrograms(iptables, testBed.pinFolder, systemClock).prepare();
     assert.equal(await listen(host, listenIp), 'listening');
     await testBed.redirect().install();
     assert.equal(await listen(host, listenIp), 'error=EPERM');

@@ -372,7 +372,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
         },
       ],
       [/program connect4 is not the one we know/, byOtherHook],
-      [/programs know other cgroups/, () => void testBed.tree.make('kubepods/besteffort')],
+      [/another version or configuration/, () => void testBed.tree.make('kubepods/besteffort')],
       [
         /program connect4 is not the one we know/,
         () => {

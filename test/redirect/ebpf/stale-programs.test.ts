@@ -3,12 +3,16 @@ import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } f
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { replacePrograms, reportPrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
-import type { Redirect, RedirectStatus } from '../../../src/redirect/redirect.ts';
+import { replacePrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
+import type { Redirect, RedirectMode, RedirectStatus } from '../../../src/redirect/redirect.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 import { pretendFileSystem, type PretendedFileSystem } from '../../support/replaced-fs.ts';
 
 const active: RedirectStatus = { state: 'active', detail: 'nft', problems: [] };
 const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['no jump'] };
+
+const clock = new HandClock();
+const replace = (redirect: Redirect) => replacePrograms(redirect, folder, clock);
 
 let bpffs: PretendedFileSystem;
 let folder = '';
@@ -28,7 +32,7 @@ function pinned(): readonly string[] {
 }
 
 /** Each step takes a turn. `calls` has those that have ended, with the pins at their start. */
-function openMode(status = active) {
+function openMode(status = active, mode: RedirectMode = 'iptables') {
   const begun: string[] = [];
   const calls: string[] = [];
   const step = (name: string) => async () => {
@@ -39,7 +43,7 @@ function openMode(status = active) {
     return status;
   };
   const redirect: Redirect = {
-    mode: 'iptables',
+    mode,
     prepare: async () => void (await step('prepare')()),
     install: step('install'),
     verify: step('verify'),
@@ -55,8 +59,8 @@ const toRemove = () => `${there()}: nmi redirect remove takes them away`;
 
 describe('the mode that replaces programs of eBPF', () => {
   it('has the front of its mode, which is not whole beside them', async () => {
-    for (const wrap of [replacePrograms, reportPrograms]) {
-      const redirect = wrap(openMode().redirect, folder);
+    for (const mode of ['iptables', 'none'] as const) {
+      const redirect = replace(openMode(active, mode).redirect);
       assert.equal(await redirect.isFrontWhole(), true);
       pin();
       assert.equal(await redirect.isFrontWhole(), false);
@@ -67,7 +71,7 @@ describe('the mode that replaces programs of eBPF', () => {
   it('removes them once its own redirect is active', async () => {
     pin();
     const { redirect, calls } = openMode({ ...active, changed: ['jump added'] });
-    const status = await replacePrograms(redirect, folder).install();
+    const status = await replace(redirect).install();
     assert.deepEqual(status, {
       ...active,
       changed: ['jump added', 'programs of the eBPF mode taken away'],
@@ -80,8 +84,9 @@ describe('the mode that replaces programs of eBPF', () => {
     pin();
     for (const name of ['link_bind4', 'link_bind6']) writeFileSync(join(folder, name), '');
     const { redirect, begun, calls } = openMode();
-    const preparing = replacePrograms(redirect, folder).prepare();
+    const preparing = replace(redirect).prepare();
     assert.deepEqual(begun, [], 'the kernel has not detached them yet');
+    clock.advance(100);
     await preparing;
     assert.deepEqual(calls, ['prepare, 2 pins']);
     assert.deepEqual(pinned().toSorted(), ['link_connect4', 'settings']);
@@ -90,16 +95,21 @@ describe('the mode that replaces programs of eBPF', () => {
   it('waits until the kernel has detached even one of those', async () => {
     mkdirSync(folder);
     writeFileSync(join(folder, 'link_bind4'), '');
-    const startedMs = performance.now();
-    await replacePrograms(openMode().redirect, folder).prepare();
-    assert.ok(performance.now() - startedMs > 90);
+    const { redirect, begun } = openMode();
+    const preparing = replace(redirect).prepare();
+    clock.advance(99);
+    await nextTurn();
+    assert.deepEqual(begun, []);
+    clock.advance(1);
+    await preparing;
+    assert.deepEqual(begun, ['prepare']);
   });
 
   it('prepares where there are none, and where they cannot be removed', async () => {
     const { redirect, calls } = openMode();
-    await replacePrograms(redirect, folder).prepare();
+    await replace(redirect).prepare();
     mkdirSync(join(folder, 'link_bind4'), { recursive: true });
-    await replacePrograms(redirect, folder).prepare();
+    await replace(redirect).prepare();
     assert.deepEqual(calls, ['prepare, 0 pins', 'prepare, 1 pins']);
   });
 
@@ -107,14 +117,14 @@ describe('the mode that replaces programs of eBPF', () => {
     using other = pretendFileSystem('cgroup2');
     const file = join(other.path, 'link_bind4');
     writeFileSync(file, '');
-    await replacePrograms(openMode().redirect, other.path).prepare();
+    await replacePrograms(openMode().redirect, other.path, clock).prepare();
     assert.ok(existsSync(file));
   });
 
   it('leaves them while its own redirect is not, and reports them', async () => {
     pin();
     const { redirect } = openMode(broken);
-    const status = await replacePrograms(redirect, folder).install();
+    const status = await replace(redirect).install();
     assert.deepEqual(status, { ...broken, problems: ['no jump', there()] });
     assert.equal(pinned().length, 2);
   });
@@ -122,14 +132,12 @@ describe('the mode that replaces programs of eBPF', () => {
   it('reports why they cannot be removed', async () => {
     mkdirSync(folder);
     mkdirSync(join(folder, 'settings'));
-    const status = await replacePrograms(openMode().redirect, folder).install();
-    assert.equal(status.state, 'broken');
-    assert.match(status.problems[0] ?? '', new RegExp(`^${there()}: BPF file system: `));
+    await assert.rejects(replace(openMode().redirect).install(), { step: 'BPF file system' });
   });
 
   it('works as usual without them, and reports them when it verifies', async () => {
     const { redirect } = openMode();
-    const replacing = replacePrograms(redirect, folder);
+    const replacing = replace(redirect);
     assert.deepEqual(await replacing.install(), active);
     assert.deepEqual(await replacing.verify(), active);
     pin();
@@ -139,32 +147,32 @@ describe('the mode that replaces programs of eBPF', () => {
   it('removes them before itself', async () => {
     pin();
     const { redirect, calls } = openMode();
-    await replacePrograms(redirect, folder).remove();
+    await replace(redirect).remove();
     assert.deepEqual(calls, ['remove, 0 pins']);
-    await replacePrograms(redirect, folder).remove();
+    await replace(redirect).remove();
     assert.equal(calls.length, 2);
   });
 
   it('works as usual where it may not look for them', async () => {
     writeFileSync(folder, 'no folder');
-    assert.deepEqual(await replacePrograms(openMode().redirect, folder).verify(), active);
+    assert.deepEqual(await replace(openMode().redirect).verify(), active);
   });
 });
 
 describe('the mode that reports programs of eBPF', () => {
   it('changes nothing, and reports the command that removes them', async () => {
     pin();
-    const telling = reportPrograms(openMode().redirect, folder);
+    const telling = replace(openMode(active, 'none').redirect);
     for (const status of [await telling.install(), await telling.verify()]) {
       assert.deepEqual(status, { ...active, state: 'broken', problems: [toRemove()] });
     }
     const absent = { ...broken, state: 'absent' } as const;
-    const missing = await reportPrograms(openMode(absent).redirect, folder).verify();
+    const missing = await replace(openMode(absent, 'none').redirect).verify();
     assert.equal(missing.state, 'absent');
     assert.equal(pinned().length, 2);
   });
 
   it('works as usual without them', async () => {
-    assert.deepEqual(await reportPrograms(openMode().redirect, folder).install(), active);
+    assert.deepEqual(await replace(openMode(active, 'none').redirect).install(), active);
   });
 });
