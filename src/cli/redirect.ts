@@ -2,7 +2,7 @@
 import { systemClock } from '../base/time/clock.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
-import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
+import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/kernel.ts';
 import { removeSlots } from '../nmi/kernel/slots.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts';
@@ -35,11 +35,7 @@ export async function redirect(args: Args, io: Io): Promise<number> {
     }
     using _alive = keepAlive();
     const choice = chooseRedirect(parsed.config);
-    try {
-      return await applyChoice(action === 'install', choice, io);
-    } finally {
-      choice.redirect.close?.();
-    }
+    return await applyChoice(action === 'install', choice, io);
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
     const { code, message } = error;

@@ -129,7 +129,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       config,
       metrics,
       parts,
-      hasBeenActive: () => kernel.hasBeenActive(),
+      hasBeenActive: () => kernel.hasBeenActive,
       onTaken: kernel.hasSlots ? (port) => log.info({ port }, waitingForPort) : undefined,
     }),
   );

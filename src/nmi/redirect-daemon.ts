@@ -4,7 +4,6 @@
  */
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { giveBackSpareMemory } from '../base/spare-memory.ts';
-import { mapLayout } from '../redirect/ebpf/settings.ts';
 import { describeTarget, reachableTarget } from '../redirect/target.ts';
 import { openKernel, type Kernel, type KernelOptions } from './kernel/kernel.ts';
 import {
@@ -63,7 +62,7 @@ export async function startRedirectDaemon(
       config,
       metrics,
       parts,
-      hasBeenActive: () => kernel.hasBeenActive(),
+      hasBeenActive: () => kernel.hasBeenActive,
       // Two that start at the same time do not know of each other yet.
       onTaken: config.slotFolder === '' ? undefined : (port) => log.info({ port }, waitingForPort),
     }),
@@ -105,9 +104,8 @@ class Report {
   write(ends?: 'leaving'): void {
     const { config, clock, log } = this.#options;
     try {
-      const problem = this.#kernel.isWaiting() ? undefined : this.#kernel.problem();
+      const problem = this.#kernel.isWaiting ? undefined : this.#kernel.problem();
       const state = {
-        layout: mapLayout,
         mode: this.#mode,
         target: this.#target,
         port: this.#kernel.port,

@@ -11,6 +11,5 @@ export function noRedirect(): Redirect {
     verify: () => Promise.resolve(off),
     isFrontWhole: () => Promise.resolve(false),
     remove: () => Promise.resolve(),
-    attest: () => ({ kind: 'by-address' }),
   };
 }

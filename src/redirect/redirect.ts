@@ -7,8 +7,7 @@
  */
 import { CodedError } from '../base/coded-error.ts';
 
-/** `pinned`: another process maintains the redirect, and its mode is not yet known. */
-export type RedirectMode = 'ebpf' | 'iptables' | 'pinned' | 'none';
+export type RedirectMode = 'ebpf' | 'iptables' | 'none';
 
 /** The redirected address and its new destination. */
 export interface RedirectTarget {
@@ -105,11 +104,8 @@ export type Attestation =
 
 export interface Redirect {
   readonly mode: RedirectMode;
-  /**
-   * Brings up the listen address, before any connection is redirected to it. A mode that waits for another
-   * process stops without an error when the signal aborts.
-   */
-  prepare(signal?: AbortSignal): Promise<void>;
+  /** Brings up the listen address, before any connection is redirected to it. */
+  prepare(): Promise<void>;
   /**
    * Brings the kernel to the wanted state without a gap, and reads it back.
    * @param port of the agent that new connections go to; default: that of the installed redirect, or the first.
@@ -126,18 +122,6 @@ export interface Redirect {
   isFrontWhole(port?: number): Promise<boolean>;
   /** Opens the node: removes everything that this mode created, and nothing else. */
   remove(): Promise<void>;
-  /**
-   * Lets the pods with these cgroups, and no others, reach the metadata address itself if they are on the
-   * host network. Absent in modes that do not redirect such pods.
-   * @throws RedirectError
-   */
-  letThrough?(cgroupIds: readonly bigint[]): Promise<void>;
-  /** One look-up per connection; must not block. */
-  attest(peer: Peer): Attestation;
-  /** Why look-ups are unavailable, or undefined. Absent in modes without records. */
-  whyUnavailable?(): string | undefined;
-  /** Ends what this process holds open; the redirect stays in the kernel. */
-  close?(): void;
 }
 
 /** A failure of a tool or the kernel, with the step and the tool's or kernel's message. */

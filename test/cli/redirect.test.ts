@@ -80,7 +80,7 @@ describe('nmi redirect', () => {
   it('does not remove the redirect that another container maintains', async () => {
     const { code, stdout, stderr } = await run(['remove'], { redirect: 'pinned' });
     assert.deepEqual([code, stdout], [69, '']);
-    assert.match(stderr, /NOT_PERMITTED: remove redirect: nmi redirect run maintains it/);
+    assert.match(stderr, /NOT_PERMITTED: pinned: `nmi redirect run` maintains it/);
   });
 
   it('fails to remove what an agent has pinned again, and names it', async () => {

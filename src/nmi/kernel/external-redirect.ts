@@ -6,17 +6,15 @@
  * of the agent too, so a change of the mode needs a restart of the pod.
  */
 import { createServer } from 'node:net';
-import { sleep, type Clock } from '../../base/time/clock.ts';
-import { attestSocket, whyUnanswered } from '../../redirect/ebpf/callers.ts';
-import { mapLayout } from '../../redirect/ebpf/settings.ts';
+import { sleep } from '../../base/time/clock.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import {
   RedirectError,
-  type Attestation,
-  type Redirect,
   type RedirectStatus,
   type RedirectTarget,
 } from '../../redirect/redirect.ts';
 import { describeTarget, reachableTarget } from '../../redirect/target.ts';
+import { NodeRedirect, settlingMs, type NodeRedirectOptions } from './node-redirect.ts';
 import {
   readState,
   statePath,
@@ -26,22 +24,12 @@ import {
 } from './redirect-state.ts';
 import { watchShared } from './shared-file.ts';
 
-export interface ExternalRedirectOptions {
+export interface ExternalRedirectOptions extends NodeRedirectOptions {
   /** In which it and `nmi redirect run` exchange files. */
   readonly folder: string;
   /** The expected target of the redirect. */
   readonly target: RedirectTarget;
-  readonly clock: Clock;
-  readonly onReport?: () => void;
-}
-
-/** A redirect that another process maintains. */
-export interface ExternalRedirect extends Redirect {
-  /** The port to listen on; known after `prepare`. 0: others have both. */
-  port(): number;
-  isAlone(): boolean;
-  /** Waits until the other process has given new connections to another agent, if there is one that takes them. */
-  leave(): Promise<boolean>;
+  readonly intervalMs: number;
 }
 
 /** The two containers start at the same time. */
@@ -52,151 +40,151 @@ const silenceMs = 30_000;
 /** An installation that has begun may take seconds, and its end be followed by another one. */
 const leaveMs = 10_000;
 const leavePollMs = 20;
+/** Pause after a look that found a problem: an update replaces an agent that is not ready before the next one serves. */
+const retryMs = 1_000;
 
-const byAddress: Attestation = { kind: 'by-address' };
-const noState = {
-  kind: 'unavailable',
-  why: '`nmi redirect run` has not brought the redirect up',
-} as const satisfies Attestation;
-
-export function openExternalRedirect(options: ExternalRedirectOptions): ExternalRedirect {
-  const { folder, clock } = options;
-  const target = reachableTarget(options.target);
-  const reports = new Reports(folder, target, clock);
-  const verify = async (): Promise<RedirectStatus> => reports.status();
-
-  /** The part that is still missing, or undefined. The redirect may wait for this agent to listen. */
-  async function findMissing(): Promise<string | undefined> {
-    const [problem] = reports.problems();
-    if (problem !== undefined) return problem;
-    const { listenIp } = options.target;
-    return (await isHeld(listenIp)) ? undefined : `${listenIp} is on no link`;
-  }
-
-  const watching = watchShared(statePath(folder), () => {
-    reports.read();
-    options.onReport?.();
-  });
-  return {
-    get mode() {
-      return reports.mode ?? 'pinned';
-    },
-    prepare: async (signal) => {
-      const deadlineMs = clock.monotonicMs() + patienceMs;
-      for (;;) {
-        const missing = await findMissing();
-        if (missing === undefined || signal?.aborted === true) return;
-        if (clock.monotonicMs() > deadlineMs) {
-          throw new RedirectError('TIMEOUT', 'wait for nmi redirect run', missing);
-        }
-        await sleep(clock, pollMs);
-      }
-    },
-    install: verify,
-    verify,
-    isFrontWhole: () => Promise.resolve(false),
-    remove: () =>
-      Promise.reject(
-        new RedirectError('NOT_PERMITTED', 'remove redirect', 'nmi redirect run maintains it'),
-      ),
-    letThrough: async (cgroupIds) => writeNodePods(folder, cgroupIds),
-    attest: ({ socket }) =>
-      reports.obstacle() ?? (reports.mode === 'iptables' ? byAddress : attestSocket(socket)),
-    whyUnavailable: () =>
-      reports.obstacle()?.why ?? (reports.mode === 'iptables' ? undefined : whyUnanswered()),
-    close: () => watching[Symbol.dispose](),
-    port: () => reports.port,
-    isAlone: () => reports.read()?.isAlone ?? false,
-    leave: async () => {
-      const endMs = clock.monotonicMs() + leaveMs;
-      for (;;) {
-        const state = reports.read();
-        if (state === undefined) return false;
-        // Before that, an installation may be under way that moves it here.
-        if (state.isLeaving || clock.monotonicMs() > endMs) {
-          return state.redirectedTo !== null && state.redirectedTo !== state.port;
-        }
-        await sleep(clock, leavePollMs);
-      }
-    },
-  };
-}
-
-type Unavailable = Extract<Attestation, { kind: 'unavailable' }>;
-
-/** What the other process has reported. */
-class Reports {
-  readonly #folder: string;
+export class ExternalRedirect extends NodeRedirect {
+  readonly #options: ExternalRedirectOptions;
   readonly #target: RedirectTarget;
-  readonly #clock: Clock;
-  /** While it is defined, no caller is attested, in any mode. */
-  #mismatch: Unavailable | undefined;
+  readonly #watching: Disposable;
+  #job: Disposable | undefined;
   #last: RedirectState | undefined;
   #lastChangeMs: number;
-  mode: MaintainedMode | undefined;
-  /** 0: others have both. */
-  port: number;
+  /** While it is defined, no caller is known, in any mode. */
+  #mismatch: string | undefined;
+  #mode: MaintainedMode | undefined;
+  #port: number;
+  #lastProblem: string | undefined;
 
-  constructor(folder: string, target: RedirectTarget, clock: Clock) {
-    this.#folder = folder;
-    this.#target = target;
-    this.#clock = clock;
+  constructor(options: ExternalRedirectOptions) {
+    super(options);
+    const { folder, clock, target } = options;
+    this.#options = options;
+    this.#target = reachableTarget(target);
+    this.#port = target.listenPort;
     this.#lastChangeMs = clock.monotonicMs();
-    this.port = target.listenPort;
+    this.#watching = watchShared(statePath(folder), () => void this.#look());
   }
 
-  read(): RedirectState | undefined {
-    const state = readState(this.#folder);
-    this.port = state?.port ?? 0;
-    if (state === undefined) return undefined;
-    if (state.at !== this.#last?.at) this.#lastChangeMs = this.#clock.monotonicMs();
-    this.#last = state;
-    const why = findMismatch(state, this.#target, this.mode);
-    this.#mismatch = why === undefined ? undefined : { kind: 'unavailable', why };
-    if (why === undefined && state.problems.length === 0) this.mode ??= state.mode;
-    return state;
+  get mode() {
+    return this.#mode ?? 'pinned';
   }
 
-  /** Why no caller can be known. */
-  obstacle(): Unavailable | undefined {
-    return this.#mismatch ?? (this.mode === undefined ? noState : undefined);
+  get port(): number {
+    return this.#port;
+  }
+
+  async start(): Promise<void> {
+    this.#job = startPeriodicJob(this.#options.clock, this.#look(), () => this.#look());
+  }
+
+  isAlone(): boolean {
+    return this.#read()?.isAlone ?? false;
+  }
+
+  /** Waits until the other process has given new connections to another agent, if there is one that takes them. */
+  async leave(): Promise<boolean> {
+    const { clock } = this.#options;
+    const endMs = clock.monotonicMs() + leaveMs;
+    for (;;) {
+      const state = this.#read();
+      if (state === undefined) return false;
+      // Before that, an installation may be under way that moves it here.
+      if (state.isLeaving || clock.monotonicMs() > endMs) {
+        return state.redirectedTo !== null && state.redirectedTo !== state.port;
+      }
+      await sleep(clock, leavePollMs);
+    }
+  }
+
+  async letThrough(cgroupIds: readonly bigint[]): Promise<void> {
+    writeNodePods(this.#options.folder, cgroupIds);
   }
 
   status(): RedirectStatus {
-    const found = this.problems();
+    const found = this.#problems();
     const isInstalled = found.length > 0 || this.#last?.redirectedTo !== null;
     const problems = isInstalled ? found : ['nmi redirect run has not installed the redirect yet'];
-    const detail = `kept by nmi redirect run; ${describeTarget(this.#target, this.port)}`;
+    const detail = `kept by nmi redirect run; ${describeTarget(this.#target, this.#port)}`;
     if (problems.length === 0) return { state: 'active', detail, problems };
     // The mode is known once it was active.
-    return { state: this.mode === undefined ? 'absent' : 'broken', detail, problems };
+    return { state: this.#mode === undefined ? 'absent' : 'broken', detail, problems };
   }
 
-  problems(): readonly string[] {
-    const state = this.read();
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#job?.[Symbol.dispose]();
+    this.#watching[Symbol.dispose]();
+  }
+
+  protected async bringUp(signal?: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const deadlineMs = clock.monotonicMs() + patienceMs;
+    for (;;) {
+      const missing = await this.#findMissing();
+      if (missing === undefined || signal?.aborted === true) return;
+      if (clock.monotonicMs() > deadlineMs) {
+        throw new RedirectError('TIMEOUT', 'wait for nmi redirect run', missing);
+      }
+      await sleep(clock, pollMs);
+    }
+  }
+
+  protected obstacle(): string | undefined {
+    if (this.#mismatch !== undefined || this.#mode !== undefined) return this.#mismatch;
+    return '`nmi redirect run` has not brought the redirect up';
+  }
+
+  /** The part that is still missing, or undefined. The redirect may wait for this agent to listen. */
+  async #findMissing(): Promise<string | undefined> {
+    const [problem] = this.#problems();
+    if (problem !== undefined) return problem;
+    const { listenIp } = this.#options.target;
+    return (await isHeld(listenIp)) ? undefined : `${listenIp} is on no link`;
+  }
+
+  /** Milliseconds until the next look, unless the kernel reports a change of the file before. */
+  #look(): number {
+    const { log, clock, intervalMs, onStatus } = this.#options;
+    const { state, problems, detail } = this.status();
+    const { mode } = this;
+    const isUp = state === 'active';
+    const problem = problems.join('; ');
+    if (isUp) this.settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
+    if (problem !== this.#lastProblem && isUp) log.info({ mode, detail }, 'redirect installed');
+    else if (problem !== this.#lastProblem) {
+      log.error({ mode, problem }, 'redirect not in place, retrying');
+    }
+    this.#lastProblem = problem;
+    onStatus?.();
+    return isUp ? intervalMs : Math.min(intervalMs, retryMs);
+  }
+
+  #read(): RedirectState | undefined {
+    const { folder, clock } = this.#options;
+    const state = readState(folder);
+    this.#port = state?.port ?? 0;
+    if (state === undefined) return undefined;
+    if (state.at !== this.#last?.at) this.#lastChangeMs = clock.monotonicMs();
+    this.#last = state;
+    this.#mismatch = this.#findMismatch(state);
+    if (this.#mismatch === undefined && state.problems.length === 0) this.#mode ??= state.mode;
+    return state;
+  }
+
+  /** A difference between the report and this agent's expectation. */
+  #findMismatch({ target, mode }: RedirectState): string | undefined {
+    if (target !== describeTarget(this.#target)) return `nmi redirect run redirects ${target}`;
+    if (this.#mode === undefined || mode === this.#mode) return undefined;
+    return `the redirect is by ${mode} now and was by ${this.#mode}: restart this pod`;
+  }
+
+  #problems(): readonly string[] {
+    const state = this.#read();
     if (state === undefined) return ['nmi redirect run has reported nothing yet'];
-    const silentMs = this.#clock.monotonicMs() - this.#lastChangeMs;
-    return [
-      ...(this.#mismatch === undefined ? state.problems : [this.#mismatch.why]),
-      ...(silentMs < silenceMs
-        ? []
-        : [`nmi redirect run has reported nothing for ${Math.round(silentMs / 1_000)} s`]),
-    ];
+    const found = this.#mismatch === undefined ? state.problems : [this.#mismatch];
+    if (this.#options.clock.monotonicMs() - this.#lastChangeMs < silenceMs) return found;
+    return [...found, `nmi redirect run has reported nothing for ${silenceMs / 1_000} s`];
   }
-}
-
-/** A difference between the report and this agent's expectation. Callers are then not attested. */
-function findMismatch(
-  state: RedirectState,
-  target: RedirectTarget,
-  mode: MaintainedMode | undefined,
-): string | undefined {
-  if (state.layout !== mapLayout) return 'nmi redirect run is of another version';
-  if (state.target !== describeTarget(target)) return `nmi redirect run redirects ${state.target}`;
-  if (mode !== undefined && state.mode !== mode) {
-    return `the redirect is by ${state.mode} now and was by ${mode}: restart this pod`;
-  }
-  return undefined;
 }
 
 /** Node does not list an interface without ports or carrier, so the check binds to the address. */

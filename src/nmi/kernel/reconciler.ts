@@ -3,40 +3,29 @@
  * reported state and is retried with back-off; it never ends the process, since an agent that exits
  * because of a busy lock serves no pod.
  */
-import { sleep, type Clock } from '../../base/time/clock.ts';
+import { sleep } from '../../base/time/clock.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
+import type { EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import { kernelAccountOf } from '../../redirect/native/addon.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
-import type { Log } from '../../base/log.ts';
-import { startPeriodicJob } from '../../base/time/periodic-job.ts';
-import { LastCheck } from './last-check.ts';
+import { samplesBy, type Sample } from '../base/part.ts';
+import { NodeRedirect, problemOf, settlingMs, type NodeRedirectOptions } from './node-redirect.ts';
 import { portToMaintain, type Neighbor, type Side, type Slot } from './slots.ts';
 
-export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
+type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
-export interface ReconcilerOptions {
+/** What a redirect by programs in the kernel can do, too. */
+type Programs = Pick<EbpfRedirect, 'letThrough' | 'counters' | 'countFallbackConnections'>;
+
+type OwnSlot = Pick<Slot, 'port' | 'own' | 'other' | 'isAlone' | 'turn'> & Disposable;
+
+export interface ReconcilerOptions extends NodeRedirectOptions {
   readonly redirect: Redirect;
-  /** Undefined for a redirect that points at no port. */
-  readonly slot?: () => Pick<Slot, 'port' | 'own' | 'other' | 'turn'> | undefined;
+  readonly programs?: Programs;
+  /** Absent for a redirect that points at no port. */
+  readonly takeSlot?: ((signal?: AbortSignal) => Promise<OwnSlot>) | undefined;
   readonly intervalMs: number;
-  /** Longest wait after a failure; default: the interval. */
-  readonly longestRetryMs?: number | undefined;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly onCheck: (outcome: CheckOutcome) => void;
-  /** Called after each check and each look at the other agent. */
-  readonly onStatus?: () => void;
 }
-
-/**
- * Afterwards no connection is older than the redirect. At a boot, an upgrade or the switch from another agent, one
- * can reach the agent without a record of its caller: its SYN waited, or netfilter remembers its port from before.
- */
-export const settlingMs = {
-  /** After an installation: as long as SDKs and the kernel repeat what began before it. */
-  installed: 60_000,
-  /** After a repair, and after the start of a process: another one may have just changed the redirect. */
-  repaired: 5_000,
-} as const;
 
 const firstRetryMs = 250;
 /** Interval of looks at the other agent of an update. */
@@ -47,12 +36,29 @@ const waitPollMs = 50;
 const slowRepairMs = 1_000;
 /** Installations within one check before it counts as failed. */
 const maxInstalls = 3;
+/**
+ * What stands in front of the agent is read by each check. What lies behind it takes tools (15 ms of processor time),
+ * so it is read about once a minute, and after a problem.
+ */
+const behindMs = 60_000;
+const mostFronts = 5;
 
-export class Reconciler implements AsyncDisposable {
+export class Reconciler extends NodeRedirect {
   readonly #options: ReconcilerOptions;
-  readonly #lastCheck: LastCheck;
+  readonly checks: Record<CheckOutcome, number> = {
+    unchanged: 0,
+    installed: 0,
+    repaired: 0,
+    failed: 0,
+  };
+  #slot: OwnSlot | undefined;
   #status: RedirectStatus = { state: 'absent', detail: 'not installed yet', problems: [] };
-  #settledAtMs: number | undefined;
+  /** The last check, if it found no problem. */
+  #whole: RedirectStatus | undefined;
+  /** Checks of the front alone that may follow. */
+  #frontsLeft = 0;
+  #nodePods: readonly bigint[] | undefined;
+  #caught = 0;
   #lastProblem = '';
   #failures = 0;
   #running: Promise<void> | undefined;
@@ -60,56 +66,70 @@ export class Reconciler implements AsyncDisposable {
   #disarmLook: (() => void) | undefined;
   #isDisposed = false;
   #isLeaving = false;
-  #isWaiting = false;
   /** At the last check, another agent maintained the redirect. */
   #isOthers = false;
   /** What the last look found of the other agent. */
   #neighbor = '';
 
   constructor(options: ReconcilerOptions) {
+    super(options);
     this.#options = options;
-    this.#lastCheck = new LastCheck(options.intervalMs);
+  }
+
+  get mode() {
+    return this.#options.redirect.mode;
+  }
+
+  get port(): number {
+    return this.#slot?.port ?? this.#options.listenPort;
   }
 
   /** Status at the last check. */
-  get status(): RedirectStatus {
+  status(): RedirectStatus {
     return this.#status;
   }
 
-  /** Monotonic time from which no connection is older than the redirect; undefined before the first success. */
-  get settledAtMs(): number | undefined {
-    return this.#settledAtMs;
+  isAlone(): boolean {
+    return this.#slot?.isAlone() ?? true;
   }
 
-  /** The last check found that this process maintains the redirect. */
+  /** Of two agents, this one maintains the redirect: it alone lets pods of the host network through. */
   get isOwner(): boolean {
-    return this.#settledAtMs !== undefined && !this.#isOthers;
+    return this.settledAtMs !== undefined && !this.#isOthers;
   }
 
-  /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
-  problem(): string | undefined {
-    if (this.#status.state === 'active' || this.#status.state === 'off') return undefined;
-    return problemOf(this.#status);
+  async letThrough(cgroupIds: readonly bigint[]): Promise<void> {
+    this.#nodePods = cgroupIds;
+    await this.#letNodePodsThrough();
   }
 
-  /** Nothing is installed yet, until the own agent listens. */
-  get isWaiting(): boolean {
-    return this.#isWaiting;
+  override samples(): readonly Sample[] {
+    const own = super.samples();
+    const checks =
+      own.length === 0 ? [] : samplesBy('nmi_redirect_reconciles_total', 'outcome', this.checks);
+    return [...own, ...checks, ...this.#programSamples()];
+  }
+
+  protected async bringUp(signal?: AbortSignal): Promise<void> {
+    // First: a third agent of the node must not change what the kernel has of the other two.
+    this.#slot = await this.#options.takeSlot?.(signal);
+    await this.#options.redirect.prepare();
+  }
+
+  protected obstacle(): undefined {
+    return undefined;
   }
 
   /** Runs the first check and schedules the others. */
   async start(): Promise<void> {
-    if (this.#options.slot?.() !== undefined) await this.#untilListening();
+    if (this.#slot !== undefined) await this.#untilListening();
     const firstMs = await this.#checkNow();
     if (!this.#isDisposed) this.#schedule(firstMs);
   }
 
-  /**
-   * Gives the redirect to the other agent if that one takes connections. These are the last checks.
-   * @returns whether the other one has it.
-   */
+  /** These are the last checks. */
   async leave(): Promise<boolean> {
-    const slot = this.#options.slot?.();
+    const slot = this.#slot;
     this.#isLeaving = true;
     this.#job?.[Symbol.dispose]();
     this.#disarmLook?.();
@@ -122,12 +142,13 @@ export class Reconciler implements AsyncDisposable {
     return port !== undefined && port !== slot.port;
   }
 
-  /** Stops the checks. The redirect stays: without an agent the node must be closed. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
     this.#job?.[Symbol.dispose]();
     this.#disarmLook?.();
     await this.#running;
+    this.#slot?.[Symbol.dispose]();
+    this.#slot = undefined;
   }
 
   /**
@@ -136,13 +157,13 @@ export class Reconciler implements AsyncDisposable {
    */
   async #untilListening(): Promise<void> {
     const { redirect, clock, onStatus } = this.#options;
-    const slot = this.#options.slot?.();
+    const slot = this.#slot;
     if (slot === undefined) return;
     const endMs = clock.monotonicMs() + mostWaitMs;
     try {
       const isServed = (): boolean => slot.own().listens || slot.other()?.listens === true;
       if (isServed() || (await redirect.verify()).state !== 'absent') return;
-      this.#isWaiting = true;
+      this.isWaiting = true;
       onStatus?.();
       while (!isServed() && !this.#isDisposed && clock.monotonicMs() < endMs) {
         await sleep(clock, waitPollMs);
@@ -150,7 +171,7 @@ export class Reconciler implements AsyncDisposable {
     } catch {
       // The first check meets the same error, and reports it.
     } finally {
-      this.#isWaiting = false;
+      this.isWaiting = false;
     }
   }
 
@@ -166,9 +187,9 @@ export class Reconciler implements AsyncDisposable {
     await running;
     this.#scheduleLook();
     this.#options.onStatus?.();
-    const { intervalMs, longestRetryMs = intervalMs } = this.#options;
+    const { intervalMs } = this.#options;
     if (this.#failures === 0) return intervalMs;
-    return Math.min(longestRetryMs, firstRetryMs * 2 ** (this.#failures - 1));
+    return Math.min(intervalMs, firstRetryMs * 2 ** (this.#failures - 1));
   }
 
   /** As long as there is another agent: it begins to take connections, or ends, between two checks. */
@@ -198,7 +219,7 @@ export class Reconciler implements AsyncDisposable {
 
   /** Undefined if another agent maintains the redirect, and without slots. */
   #portToMaintain(target: number | undefined): number | undefined {
-    const slot = this.#options.slot?.();
+    const slot = this.#slot;
     if (slot === undefined) return undefined;
     const other = slot.other();
     const own = slot.own();
@@ -207,12 +228,12 @@ export class Reconciler implements AsyncDisposable {
   }
 
   async #check(): Promise<void> {
-    const { redirect, log, clock, onCheck } = this.#options;
-    const slot = this.#options.slot?.();
+    const { redirect, log, clock } = this.#options;
+    const slot = this.#slot;
     let disarm = (): void => undefined;
     try {
       using _ = await slot?.turn();
-      const before = await this.#lastCheck.read(redirect);
+      const before = await this.#read();
       const port = this.#portToMaintain(before.port);
       if (slot !== undefined && port === undefined) {
         this.#observe(before);
@@ -221,7 +242,7 @@ export class Reconciler implements AsyncDisposable {
       const wasOthers = this.#isOthers;
       this.#isOthers = false;
       // A repair takes milliseconds. It takes seconds where tools wait for a lock, and then it is a problem.
-      if (this.#settledAtMs === undefined || before.state === 'absent') this.#status = before;
+      if (this.settledAtMs === undefined || before.state === 'absent') this.#status = before;
       else disarm = clock.schedule(slowRepairMs, () => (this.#status = before));
       let status = before;
       const isDone = (): boolean =>
@@ -236,7 +257,7 @@ export class Reconciler implements AsyncDisposable {
         return;
       }
       this.#succeed(before, status, wasOthers);
-      onCheck(this.#outcome(before));
+      this.#count(this.#outcome(before));
     } catch (error) {
       this.#status = { state: 'broken', detail: 'the check failed', problems: [messageOf(error)] };
       this.#fail(messageOf(error));
@@ -263,10 +284,65 @@ export class Reconciler implements AsyncDisposable {
       found.state === 'broken'
         ? { ...found, state: 'active', detail: `of another agent; ${found.detail}`, problems: [] }
         : found;
-    if (this.problem() !== undefined) return;
-    this.#settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
+    if (this.#status.state !== 'active') return;
+    this.settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
     this.#failures = 0;
     this.#lastProblem = '';
+  }
+
+  async #read(): Promise<RedirectStatus> {
+    const { redirect, intervalMs } = this.#options;
+    const whole = this.#frontsLeft-- > 0 ? this.#whole : undefined;
+    this.#whole = undefined;
+    if (whole !== undefined && (await redirect.isFrontWhole(whole.port))) {
+      return (this.#whole = whole);
+    }
+    const status = await redirect.verify();
+    this.#frontsLeft = Math.min(mostFronts, Math.floor(behindMs / intervalMs) - 1);
+    if (status.problems.length === 0) this.#whole = status;
+    return status;
+  }
+
+  #count(outcome: CheckOutcome): void {
+    this.checks[outcome]++;
+    // The programs may have been another agent's until this check.
+    void this.#letNodePodsThrough();
+  }
+
+  async #letNodePodsThrough(): Promise<void> {
+    const { programs, log } = this.#options;
+    if (this.#nodePods === undefined || !this.isOwner) return;
+    await programs?.letThrough(this.#nodePods).catch((error: unknown) => {
+      log.warn({ err: messageOf(error) }, 'failed to let pods of the host network through');
+    });
+  }
+
+  #programSamples(): readonly Sample[] {
+    const { programs } = this.#options;
+    let totals: ReturnType<Programs['counters']>;
+    try {
+      totals = programs?.counters();
+    } catch {
+      // It must not fail the scrape.
+    }
+    if (totals === undefined) return [];
+    // Reading it runs a tool, so the next scrape shows the value.
+    void programs?.countFallbackConnections().then(
+      (total) => (this.#caught = total ?? this.#caught),
+      () => undefined,
+    );
+    const connects = {
+      redirected: totals.redirected,
+      direct: totals.direct,
+      exempt: totals.exempt,
+      limit: totals.refused,
+      rate: totals.tooFast,
+      full: totals.unrecorded,
+    };
+    return [
+      ...samplesBy('nmi_ebpf_connects_total', 'outcome', connects),
+      { metric: 'nmi_redirect_fallback_connections_total', value: this.#caught },
+    ];
   }
 
   #outcome(before: RedirectStatus): CheckOutcome {
@@ -281,16 +357,16 @@ export class Reconciler implements AsyncDisposable {
       if (this.#failures > 0) log.info({ mode }, 'no redirect is left behind');
     } else if (wasOthers || (before.port !== undefined && before.port !== status.port)) {
       log.info({ mode, detail: status.detail }, 'redirect points at another agent now');
-    } else if (this.#settledAtMs === undefined || this.#failures > 0) {
+    } else if (this.settledAtMs === undefined || this.#failures > 0) {
       log.info({ mode, detail: status.detail }, 'redirect installed');
     } else if (before.problems.length > 0) {
       log.warn({ mode, problems: before.problems }, 'redirect drift detected and repaired');
     }
     const nowMs = clock.monotonicMs();
     const outcome = this.#outcome(before);
-    if (outcome === 'installed') this.#settledAtMs = nowMs + settlingMs.installed;
-    else if (outcome === 'repaired' || this.#settledAtMs === undefined) {
-      this.#settledAtMs = Math.max(this.#settledAtMs ?? nowMs, nowMs + settlingMs.repaired);
+    if (outcome === 'installed') this.settledAtMs = nowMs + settlingMs.installed;
+    else if (outcome === 'repaired' || this.settledAtMs === undefined) {
+      this.settledAtMs = Math.max(this.settledAtMs ?? nowMs, nowMs + settlingMs.repaired);
     }
     this.#failures = 0;
     this.#lastProblem = '';
@@ -298,7 +374,7 @@ export class Reconciler implements AsyncDisposable {
 
   #fail(problem: string): void {
     this.#failures = Math.min(this.#failures + 1, 30);
-    this.#options.onCheck('failed');
+    this.#count('failed');
     if (problem === this.#lastProblem) return;
     this.#lastProblem = problem;
     this.#options.log.error(
@@ -316,10 +392,6 @@ function describeNeighbor(own: Side, other: Neighbor | undefined): string {
 
 function isWanting(status: RedirectStatus): boolean {
   return status.state === 'broken' || status.state === 'absent' || status.problems.length > 0;
-}
-
-function problemOf({ problems, detail }: RedirectStatus): string {
-  return problems.join('; ') || detail;
 }
 
 function messageOf(error: unknown): string {

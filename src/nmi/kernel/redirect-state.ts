@@ -6,15 +6,14 @@
  */
 import { join } from 'node:path';
 import { asRecord, textOf } from '../../base/json-value.ts';
+import type { RedirectMode } from '../../redirect/redirect.ts';
 import { cgroupIds, readShared, removeShared, writeShared } from './shared-file.ts';
 
-export type MaintainedMode = 'ebpf' | 'iptables';
+export type MaintainedMode = Exclude<RedirectMode, 'none'>;
 
 export interface RedirectState {
   /** When it was written: it differs each time. */
   readonly at: string;
-  /** Of the records of callers in the kernel. */
-  readonly layout: number;
   readonly mode: MaintainedMode;
   /** `169.254.169.254:80 to 169.254.25.79:2579`, with the port of the first slot. */
   readonly target: string;
@@ -47,15 +46,14 @@ export function removeState(sharedFolder: string): void {
 /** Undefined if there is none. */
 export function readState(sharedFolder: string): RedirectState | undefined {
   const file = readShared(statePath(sharedFolder));
-  const { mode, port, layout } = file ?? {};
+  const { mode, port } = file ?? {};
   if (mode !== 'ebpf' && mode !== 'iptables') return undefined;
-  if (typeof port !== 'number' || typeof layout !== 'number') return undefined;
+  if (typeof port !== 'number') return undefined;
   const redirectedTo = file?.['redirectedTo'];
   const problems = file?.['problems'];
   return {
     mode,
     port,
-    layout,
     at: textOf(file?.['at']) ?? '',
     target: textOf(file?.['target']) ?? '',
     redirectedTo: typeof redirectedTo === 'number' ? redirectedTo : null,

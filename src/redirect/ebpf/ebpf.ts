@@ -13,7 +13,6 @@
  */
 import { collectErrors } from '../host/collect-errors.ts';
 import { createMutex } from '../host/mutex.ts';
-import { attestSocket, whyUnanswered } from './callers.ts';
 import {
   ancestorIds,
   cgroupIdOf,
@@ -44,8 +43,6 @@ import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import {
   RedirectError,
-  type Attestation,
-  type Peer,
   type Redirect,
   type RedirectStatus,
   type RedirectTarget,
@@ -77,10 +74,15 @@ export interface EbpfRedirectOptions {
   readonly netnsCookie?: bigint;
 }
 
-/** A redirect that attests callers and has counters. */
+/** A redirect that records callers, and counts. */
 export interface EbpfRedirect extends Redirect {
   readonly mode: 'ebpf';
-  attest(peer: Peer): Attestation;
+  /**
+   * Lets the pods with these cgroups, and no others, reach the metadata address itself if they are on the
+   * host network.
+   * @throws RedirectError
+   */
+  letThrough(cgroupIds: readonly bigint[]): Promise<void>;
   /** Undefined while no programs are installed. @throws RedirectError */
   counters(): ProgramCounters | undefined;
   /**
@@ -142,8 +144,6 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         const wanted = wantedPrograms(settings);
         if (typeof wanted !== 'string') changeNodePods(wanted, settings.target);
       }),
-    attest: ({ socket }) => attestSocket(socket),
-    whyUnavailable: whyUnanswered,
     counters: () => readCounters(settings.pinFolder),
     countFallbackConnections: () => settings.fallback.countRedirected(),
   };

@@ -377,35 +377,34 @@ function readValue(native: NativeModule, pinFolder: string, name: string): Uint8
   return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapGet(map, first)));
 }
 
-/** Of `enum nmi_counter` (native/nmi.h), in its order. */
-const counterNames = [
-  'redirected',
-  'redirectedMapped',
-  'exempt',
-  'recorded',
-  'deleted',
-  'refused',
-  'unrecorded',
-  'unrecordedAtNs',
-  'direct',
-  'tooFast',
-] as const;
-
 /** Counts of the programs since their maps were created. */
-export type ProgramCounters = Readonly<Record<(typeof counterNames)[number], bigint>>;
+export type ProgramCounters = ReturnType<typeof decodeCounters>;
 
 /** Undefined while no programs are installed. @throws RedirectError */
 export function readCounters(pinFolder: string): ProgramCounters | undefined {
   return inKernel((native) => {
     const bytes = readValue(native, pinFolder, 'counters');
-    if (bytes === undefined) return undefined;
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    // Programs of an earlier version count less.
-    const at = (index: number) =>
-      8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
-    const counts = counterNames.map((name, index) => [name, at(index)] as const);
-    return Object.fromEntries(counts) as ProgramCounters;
+    return bytes === undefined ? undefined : decodeCounters(bytes);
   });
+}
+
+function decodeCounters(bytes: Uint8Array) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  // Programs of an earlier version count less.
+  const at = (index: number) =>
+    8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
+  return {
+    redirected: at(0),
+    redirectedMapped: at(1),
+    exempt: at(2),
+    recorded: at(3),
+    deleted: at(4),
+    refused: at(5),
+    unrecorded: at(6),
+    unrecordedAtNs: at(7),
+    direct: at(8),
+    tooFast: at(9),
+  };
 }
 
 function unlessMissing<T>(read: () => T): T | undefined {

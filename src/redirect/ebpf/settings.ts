@@ -106,10 +106,10 @@ export function isSameLayout(one: Uint8Array, other: Uint8Array): boolean {
 export function diffSettings(present: Uint8Array, wanted: Uint8Array): string | undefined {
   if (!isSameLayout(present, wanted)) return 'programs of another layout';
   if (isEqual(present, wanted)) return undefined;
-  const [port, wantedPort] = [present, wanted].map(listenPortOf);
-  return port === wantedPort
+  const port = listenPortOf(present);
+  return port === listenPortOf(wanted)
     ? 'programs of another version or configuration'
-    : `programs redirect to port ${port}, not ${wantedPort}`;
+    : `programs redirect to port ${port}`;
 }
 
 function isEqual(one: Uint8Array, other: Uint8Array): boolean {

@@ -27,12 +27,12 @@ export function replacePrograms(redirect: Redirect, pinFolder: string, clock: Cl
   };
   return {
     ...redirect,
-    prepare: async (signal) => {
+    prepare: async () => {
       // These reserve the address and port that this agent listens on; without them the node stays closed.
       const links = replaces ? bindLinks.filter((name) => pins().includes(name)) : [];
       const released = links.filter((name) => orElse(false, () => unpin(pinFolder, name)));
       if (released.length > 0) await sleep(clock, detachMs);
-      await redirect.prepare(signal);
+      await redirect.prepare();
     },
     install: async (port) => {
       const status = await redirect.install(port);

@@ -131,7 +131,6 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
         return rules.problems.length === 0 && (port === undefined || rules.port === port);
       }),
     remove: () => serialize(() => remove(settings)),
-    attest: () => ({ kind: 'by-address' }),
     countRedirected: () =>
       serialize(async () => {
         const { backend } = await read();

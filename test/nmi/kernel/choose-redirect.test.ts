@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
 import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
-import { chooseRedirect } from '../../../src/nmi/kernel/choose-redirect.ts';
+import { chooseRedirect } from '../../../src/nmi/kernel/kernel.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { freshNative } from '../../../scripts/native.ts';
 import { nativeFailure, openFakeKernel } from '../../redirect/ebpf/fake-kernel.ts';
@@ -36,9 +36,8 @@ function choose(
       cgroupRoot: hasTree ? tree.path : '/nothing/here',
       bpfPinFolder: canPin ? join(pins.path, 'nmi') : '/nothing/here/nmi',
     };
-    const { redirect: chosen, why, counts, podsRoot } = chooseRedirect(config);
-    const shown = podsRoot?.()?.slice(tree.path.length);
-    return { mode: chosen.mode, why, counts: counts !== undefined, podsRoot: shown };
+    const { redirect: chosen, why, programs } = chooseRedirect(config);
+    return { mode: chosen.mode, why, counts: programs !== undefined };
   } finally {
     mock.restoreAll();
   }
@@ -47,23 +46,12 @@ function choose(
 describe('the redirect of a configuration', () => {
   it('is the configured one', () => {
     for (const mode of ['none', 'iptables'] as const) {
-      const plain = { mode, why: 'chosen by --redirect', counts: false, podsRoot: undefined };
+      const plain = { mode, why: 'chosen by --redirect', counts: false };
       assert.deepEqual(choose(mode), plain);
     }
-    const ebpf = {
-      mode: 'ebpf',
-      why: 'chosen by --redirect',
-      counts: true,
-      podsRoot: '/kubepods.slice',
-    };
-    assert.deepEqual(choose('ebpf'), ebpf);
-    // Until the other container has reported its redirect.
-    assert.deepEqual(choose('pinned'), { ...ebpf, mode: 'pinned', counts: false });
-  });
-
-  it('has no pods without a cgroup tree, which is not a failure', () => {
-    assert.equal(choose('ebpf', { hasTree: false }).podsRoot, undefined);
-    assert.equal(choose('pinned', { hasPods: false }).podsRoot, undefined);
+    const ebpf = { mode: 'ebpf', why: 'chosen by --redirect', counts: true };
+    for (const hasTree of [true, false]) assert.deepEqual(choose('ebpf', { hasTree }), ebpf);
+    assert.throws(() => choose('pinned'), { code: 'NOT_PERMITTED' });
   });
 });
 
@@ -72,7 +60,6 @@ describe('the automatic redirect', () => {
     mode: 'iptables',
     why: `no eBPF: ${why}`,
     counts: false,
-    podsRoot: undefined,
   });
 
   it('is eBPF if all requirements are met', () => {

@@ -4,16 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
-import { openExternalRedirect } from '../../../src/nmi/kernel/external-redirect.ts';
+import { ExternalRedirect } from '../../../src/nmi/kernel/external-redirect.ts';
 import {
   readNodePods,
   writeState,
   type RedirectState,
 } from '../../../src/nmi/kernel/redirect-state.ts';
-import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
 import { nativeModule, type CallerAnswer } from '../../../src/redirect/native/addon.ts';
 import type { RedirectTarget } from '../../../src/redirect/redirect.ts';
 import { describeTarget } from '../../../src/redirect/target.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const target: RedirectTarget = {
@@ -44,7 +44,6 @@ async function open(t: TestContext, first?: Partial<RedirectState>, wanted = tar
   const report = (change: Partial<RedirectState> = {}): void =>
     writeState(path, {
       at: String((reports += 1)),
-      layout: mapLayout,
       mode: 'ebpf',
       target: describeTarget(wanted),
       port: wanted.listenPort,
@@ -55,9 +54,21 @@ async function open(t: TestContext, first?: Partial<RedirectState>, wanted = tar
       ...change,
     });
   if (first !== undefined) report(first);
-  const redirect = openExternalRedirect({ folder: path, target: wanted, clock });
+  const logged: string[] = [];
+  const log = createLogger({ format: 'json', level: 'info', write: (line) => logged.push(line) });
+  const redirect = new ExternalRedirect({
+    folder: path,
+    target: wanted,
+    clock,
+    log,
+    intervalMs: 10_000,
+    listenPort: wanted.listenPort,
+    hasSlots: true,
+    unrecordedCallers: 'refuse',
+  });
+  t.after(() => redirect[Symbol.asyncDispose]());
   return {
-    ...{ programs, redirect, report, clock, path },
+    ...{ programs, redirect, report, clock, path, logged },
     /** Lets the loops that sleep take some turns. */
     pass: async (ms: number) => {
       for (let passed = 0; passed < ms; passed += 20) {
@@ -74,37 +85,36 @@ describe('a redirect in another process', () => {
     const { programs, redirect, report } = await open(t);
     assert.equal(redirect.mode, 'pinned');
     assert.equal(redirect.attest(peer).kind, 'unavailable');
-    assert.match(redirect.whyUnavailable?.() ?? '', /has not brought the redirect up/);
+    assert.match(redirect.whyUnavailable() ?? '', /has not brought the redirect up/);
     report();
     await redirect.prepare();
     assert.equal(redirect.mode, 'ebpf');
-    assert.equal(redirect.whyUnavailable?.(), undefined);
-    const status = await redirect.install();
+    assert.equal(redirect.whyUnavailable(), undefined);
+    const status = redirect.status();
     assert.deepEqual([status.state, status.problems], ['active', []]);
     assert.deepEqual(redirect.attest(peer), found);
     programs.answer = { kind: 0, cgroupId: 0n };
-    assert.deepEqual(redirect.attest(peer), { kind: 'unattested' });
+    assert.match(JSON.stringify(redirect.attest(peer)), /changed less than a minute ago/);
     programs.answer = undefined;
     assert.equal(redirect.attest(peer).kind, 'unavailable');
-    assert.match(redirect.whyUnavailable?.() ?? '', /no program of this version answers/);
-    await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove redirect' });
+    assert.match(redirect.whyUnavailable() ?? '', /no program of this version answers/);
   });
 
   it('tells that process in a file which pods to let through', async (t) => {
     const { redirect, path } = await open(t, {});
     assert.equal(readNodePods(path), undefined);
     for (const ids of [[5n], [5n, 2n ** 63n], []]) {
-      await redirect.letThrough?.(ids);
+      await redirect.letThrough(ids);
       assert.deepEqual(readNodePods(path), ids);
     }
   });
 
   it('listens at the port that it is given, and at once where no other agent does', async (t) => {
     const { redirect, report } = await open(t, { isAlone: true, port: 2580 });
-    assert.equal(redirect.port(), 2579, 'before it has read anything');
+    assert.equal(redirect.port, 2579, 'before it has read anything');
     await redirect.prepare();
-    assert.deepEqual([redirect.port(), redirect.isAlone()], [2580, true]);
-    assert.match((await redirect.verify()).detail, /to 127\.0\.0\.1:2580$/);
+    assert.deepEqual([redirect.port, redirect.isAlone()], [2580, true]);
+    assert.match(redirect.status().detail, /to 127\.0\.0\.1:2580$/);
     assert.deepEqual(redirect.attest(peer), found);
     report({ isAlone: false, port: 2580 });
     assert.equal(redirect.isAlone(), false);
@@ -115,29 +125,28 @@ describe('a redirect in another process', () => {
     programs.answer = undefined;
     await redirect.prepare();
     assert.equal(redirect.mode, 'iptables');
-    assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
-    assert.equal(redirect.whyUnavailable?.(), undefined);
+    assert.deepEqual(redirect.attest(peer), { kind: 'by-address', place: 'unknown' });
+    assert.equal(redirect.whyUnavailable(), undefined);
   });
 
   it('is in doubt when that process has been silent for half a minute, and serves callers on', async (t) => {
     const { redirect, report, clock } = await open(t, {});
     await redirect.prepare();
     clock.advance(29_999);
-    assert.equal((await redirect.verify()).state, 'active');
+    assert.equal(redirect.status().state, 'active');
     clock.advance(1);
-    const { state, problems } = await redirect.verify();
+    const { state, problems } = redirect.status();
     assert.deepEqual(
       [state, problems],
       ['broken', ['nmi redirect run has reported nothing for 30 s']],
     );
     assert.deepEqual(redirect.attest(peer), found);
     report();
-    assert.equal((await redirect.verify()).state, 'active');
+    assert.equal(redirect.status().state, 'active');
   });
 
   const mismatches: readonly (readonly [Partial<RedirectState>, RegExp])[] = [
     [{ mode: 'iptables' }, /by iptables now and was by ebpf: restart this pod/],
-    [{ layout: mapLayout + 1 }, /of another version/],
     [
       { target: describeTarget({ ...target, listenPort: 2580 }) },
       /redirects 169\.254\.169\.254:80 to 127\.0\.0\.1:2580/,
@@ -148,16 +157,16 @@ describe('a redirect in another process', () => {
       const { redirect, report } = await open(t, {});
       await redirect.prepare();
       report(change);
-      const status = await redirect.verify();
+      const status = redirect.status();
       assert.equal(status.state, 'broken');
       assert.match(status.problems.join(), says);
       const attestation = redirect.attest(peer);
       assert.ok(attestation.kind === 'unavailable');
       assert.match(attestation.why, says);
-      assert.equal(redirect.whyUnavailable?.(), attestation.why);
+      assert.equal(redirect.whyUnavailable(), attestation.why);
       assert.equal(redirect.mode, 'ebpf');
       report();
-      assert.equal((await redirect.verify()).state, 'active');
+      assert.equal(redirect.status().state, 'active');
       assert.deepEqual(redirect.attest(peer), found);
     });
   }
@@ -166,7 +175,7 @@ describe('a redirect in another process', () => {
     const { redirect, report } = await open(t, { mode: 'iptables' });
     await redirect.prepare();
     report({ mode: 'ebpf' });
-    assert.equal((await redirect.verify()).state, 'broken');
+    assert.equal(redirect.status().state, 'broken');
     assert.equal(redirect.attest(peer).kind, 'unavailable');
   });
 
@@ -180,7 +189,7 @@ describe('a redirect in another process', () => {
       let isPrepared = false;
       const preparing = redirect.prepare(stop.signal).then(() => (isPrepared = true));
       await pass(1_000);
-      const status = await redirect.verify();
+      const status = redirect.status();
       assert.equal(status.state, 'absent');
       assert.match(status.problems.join(), says);
       assert.equal(redirect.mode, 'pinned');
@@ -208,14 +217,14 @@ describe('a redirect in another process', () => {
     }
     await preparing;
     assert.match(String(failures[0]), /wait for nmi redirect run: 192\.0\.2\.1 is on no link/);
-    assert.equal((await redirect.verify()).state, 'active');
+    assert.equal(redirect.status().state, 'active');
   });
 
   it('continues to look callers up while that process repairs the redirect', async (t) => {
     const { redirect, report } = await open(t, {});
     await redirect.prepare();
     report({ problems: ['jump is gone'] });
-    const { state, problems } = await redirect.verify();
+    const { state, problems } = redirect.status();
     assert.deepEqual([state, problems], ['broken', ['jump is gone']]);
     assert.deepEqual(redirect.attest(peer), found);
   });

@@ -6,14 +6,13 @@ import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
-import { settlingMs } from '../../../src/nmi/kernel/reconciler.ts';
+import { settlingMs } from '../../../src/nmi/kernel/node-redirect.ts';
 import {
   readNodePods,
   writeState,
   type RedirectState,
 } from '../../../src/nmi/kernel/redirect-state.ts';
 import { takeSlot } from '../../../src/nmi/kernel/slots.ts';
-import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { createLogger } from '../../../src/base/logger.ts';
 import { freePort } from '../../../lab/fabric/free-ports.ts';
@@ -39,7 +38,6 @@ function open(
 
 const state: RedirectState = {
   at: 'now',
-  layout: mapLayout,
   mode: 'ebpf',
   target: '169.254.169.254:80 to 127.0.0.1:2579',
   port: 2580,
@@ -75,7 +73,7 @@ describe('the kernel side of a node', () => {
     assert.match(condition.problem() ?? '', /not installed yet/);
     assert.match(kernel.problem() ?? '', /not installed yet/);
     assert.equal(sampleOf('nmi_redirect_up'), 0);
-    assert.ok(!kernel.hasBeenActive());
+    assert.ok(!kernel.hasBeenActive);
     await kernel.prepare();
     await kernel.start();
     assert.deepEqual([condition.problem(), kernel.problem()], [undefined, undefined]);
@@ -119,10 +117,6 @@ describe('the kernel side of a node', () => {
       'nmi_redirect_up ebpf 1',
       'nmi_unrecorded_callers_total by_link 0',
       'nmi_unrecorded_callers_total refused 0',
-      'nmi_redirect_reconciles_total unchanged 1',
-      'nmi_redirect_reconciles_total installed 0',
-      'nmi_redirect_reconciles_total repaired 0',
-      'nmi_redirect_reconciles_total failed 0',
     ];
     assert.deepEqual(samples(), before);
     const early = kernel.attest(peer);

@@ -1,11 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Log } from '../../../src/base/log.ts';
-import {
-  Reconciler,
-  type CheckOutcome,
-  type ReconcilerOptions,
-} from '../../../src/nmi/kernel/reconciler.ts';
+import { Reconciler, type ReconcilerOptions } from '../../../src/nmi/kernel/reconciler.ts';
 import type { Neighbor, Side } from '../../../src/nmi/kernel/slots.ts';
 import { asRedirectError } from '../../../src/redirect/native/addon.ts';
 import {
@@ -59,7 +55,6 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
       return testBed.now;
     },
     remove: () => Promise.reject(new Error('nobody removes the redirect')),
-    attest: () => ({ kind: 'by-address' }),
   };
   const lines: string[] = [];
   const add = (level: string) => (_fields: unknown, message: string) => {
@@ -74,14 +69,22 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
     warn: add('warn'),
     error: add('error'),
   };
-  const outcomes: CheckOutcome[] = [];
+  const outcomes: string[] = [];
   const keeper = new Reconciler({
     redirect,
     intervalMs: 10_000,
     clock,
     log,
-    onCheck: (outcome) => outcomes.push(outcome),
+    listenPort: otherPort,
+    hasSlots: false,
+    unrecordedCallers: 'by-link',
     ...more,
+    onStatus: () => {
+      for (const [outcome, count] of Object.entries(keeper.checks)) {
+        if (count > outcomes.filter((each) => each === outcome).length) outcomes.push(outcome);
+      }
+      more.onStatus?.();
+    },
   });
   const pass = async (ms: number) => {
     clock.advance(ms);
@@ -94,7 +97,7 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
  * The same with another agent on the node. At first it takes connections and its process runs, and the own agent is younger
  * and not ready.
  */
-function openBeside(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
+async function openBeside(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
   const agents = {
     own: { port: ownPort, listens: false, order: 2 } as Side,
     other: { port: otherPort, listens: true, order: 1, isHeld: true } as Neighbor | undefined,
@@ -105,6 +108,8 @@ function openBeside(initial: RedirectStatus, more: Partial<ReconcilerOptions> = 
   };
   const slot = {
     port: ownPort,
+    isAlone: () => false,
+    [Symbol.dispose]: () => undefined,
     own: () => agents.own,
     other: () => {
       agents.looks++;
@@ -115,7 +120,9 @@ function openBeside(initial: RedirectStatus, more: Partial<ReconcilerOptions> = 
       return { [Symbol.dispose]: () => void agents.turns-- };
     },
   };
-  const fixture = open(initial, { slot: () => slot, onStatus: () => agents.statuses++, ...more });
+  const takeSlot = async () => slot;
+  const fixture = open(initial, { takeSlot, onStatus: () => agents.statuses++, ...more });
+  await fixture.keeper.prepare();
   return {
     ...fixture,
     agents,
@@ -239,6 +246,35 @@ describe('the reconciler of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
+  it('reads the whole state less than six times in a minute, however long the interval is', async () => {
+    for (const [intervalMs, most] of [
+      [1_000, 6],
+      [30_000, 2],
+      [60_000, 1],
+      [300_000, 1],
+    ] as const) {
+      const { keeper, testBed, pass } = open(active, { intervalMs });
+      testBed.isFrontWhole = true;
+      await keeper.start();
+      for (let round = 1; round < most; round++) await pass(intervalMs);
+      assert.equal(testBed.reads, 1, `each ${intervalMs} ms`);
+      await pass(intervalMs);
+      assert.equal(testBed.reads, 2);
+      await keeper[Symbol.asyncDispose]();
+    }
+  });
+
+  it('reads the whole state after a check that failed', async () => {
+    const { keeper, testBed, pass } = open(active);
+    testBed.isFrontWhole = true;
+    testBed.verifyError = new Error('busy');
+    await keeper.start();
+    testBed.verifyError = undefined;
+    await pass(250);
+    assert.equal(testBed.reads, 2);
+    await keeper[Symbol.asyncDispose]();
+  });
+
   it('tries again at once when a repair is reverted immediately, a limited number of times', async () => {
     const { keeper, testBed, pass, outcomes } = open(active);
     await keeper.start();
@@ -285,18 +321,6 @@ describe('the reconciler of the redirect', () => {
     assert.equal(keeper.problem(), undefined);
     assert.deepEqual(outcomes, [...Array<string>(5).fill('failed'), 'installed']);
     assert.deepEqual(lines, ['error redirect not in place, retrying', 'info redirect installed']);
-    await keeper[Symbol.asyncDispose]();
-  });
-
-  it('retries no later than asked for', async () => {
-    const { keeper, testBed, pass } = open(absent, { longestRetryMs: 1_000 });
-    testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
-    await keeper.start();
-    for (const pauseMs of [250, 500, 1000, 1000, 1000, 1000]) await pass(pauseMs);
-    assert.equal(testBed.installs, 7);
-    testBed.installError = undefined;
-    await pass(1_000);
-    assert.equal(keeper.problem(), undefined);
     await keeper[Symbol.asyncDispose]();
   });
 
@@ -387,7 +411,7 @@ describe('the reconciler of the redirect', () => {
 
 describe('the reconciler of the redirect beside another agent', () => {
   it('changes nothing and has no problem while the other one maintains the redirect in its way', async () => {
-    const { keeper, testBed, pass, outcomes, lines, clock } = openBeside(activeAt(otherPort));
+    const { keeper, testBed, pass, outcomes, lines, clock } = await openBeside(activeAt(otherPort));
     await keeper.start();
     assert.notEqual(keeper.settledAtMs, undefined);
     testBed.now = { ...broken, port: otherPort };
@@ -395,7 +419,7 @@ describe('the reconciler of the redirect beside another agent', () => {
       await pass(10_000);
       assert.deepEqual([keeper.problem(), keeper.isOwner], [undefined, false]);
     }
-    assert.equal(keeper.status.detail, 'of another agent; nft');
+    assert.equal(keeper.status().detail, 'of another agent; nft');
     assert.deepEqual([testBed.installs, outcomes], [0, []]);
     assert.deepEqual(lines, ['info another agent maintains the redirect']);
     await keeper[Symbol.asyncDispose]();
@@ -403,7 +427,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('takes the redirect as soon as its own agent listens, within a look', async () => {
-    const { keeper, testBed, pass, outcomes, lines, own } = openBeside(activeAt(otherPort));
+    const { keeper, testBed, pass, outcomes, lines, own } = await openBeside(activeAt(otherPort));
     await keeper.start();
     await pass(5_000);
     assert.equal(testBed.reads, 1, 'looks are no checks');
@@ -424,7 +448,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('leaves the redirect to the younger one, also when that one has moved it', async () => {
-    const { keeper, testBed, pass, own, other } = openBeside(activeAt(ownPort));
+    const { keeper, testBed, pass, own, other } = await openBeside(activeAt(ownPort));
     own({ listens: true, order: 1 });
     other({ order: 2, listens: false });
     await keeper.start();
@@ -439,7 +463,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('gives the redirect away while its own agent does not listen', async () => {
-    const { keeper, testBed, pass, own, lines } = openBeside(activeAt(ownPort));
+    const { keeper, testBed, pass, own, lines } = await openBeside(activeAt(ownPort));
     own({ listens: true });
     await keeper.start();
     own({ listens: false });
@@ -453,7 +477,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('takes the redirect when the process of the other one is gone', async () => {
-    const { keeper, testBed, pass, other } = openBeside(activeAt(otherPort));
+    const { keeper, testBed, pass, other } = await openBeside(activeAt(otherPort));
     await keeper.start();
     other({ isHeld: false });
     await pass(250);
@@ -470,7 +494,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('looks no more once there is no other one', async () => {
-    const { keeper, agents, pass, clock, own } = openBeside(activeAt(ownPort));
+    const { keeper, agents, pass, clock, own } = await openBeside(activeAt(ownPort));
     own({ listens: true });
     await keeper.start();
     agents.other = undefined;
@@ -484,7 +508,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('reports each look, and none that fails', async () => {
-    const { keeper, agents, pass, testBed } = openBeside(activeAt(otherPort));
+    const { keeper, agents, pass, testBed } = await openBeside(activeAt(otherPort));
     await keeper.start();
     assert.equal(agents.statuses, 1);
     for (let round = 0; round < 4; round++) await pass(250);
@@ -507,7 +531,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('has a problem when there is no redirect, whoever maintains it, and installs it', async () => {
-    const { keeper, testBed, pass, outcomes, agents } = openBeside(activeAt(otherPort));
+    const { keeper, testBed, pass, outcomes, agents } = await openBeside(activeAt(otherPort));
     await keeper.start();
     testBed.now = absent;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -527,7 +551,7 @@ describe('the reconciler of the redirect beside another agent', () => {
   });
 
   it('waits longer after each failure, however often it looks', async () => {
-    const { keeper, testBed, pass, own, other } = openBeside(activeAt(otherPort));
+    const { keeper, testBed, pass, own, other } = await openBeside(activeAt(otherPort));
     await keeper.start();
     testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
     own({ listens: true });
@@ -566,7 +590,7 @@ describe('the reconciler of the redirect beside another agent', () => {
     ] as const;
     for (const [what, isGiven, change, left] of cases) {
       it(what, async () => {
-        const { keeper, testBed, pass, own, other, clock } = openBeside(activeAt(ownPort));
+        const { keeper, testBed, pass, own, other, clock } = await openBeside(activeAt(ownPort));
         own({ listens: true });
         other(change);
         await keeper.start();
@@ -581,7 +605,7 @@ describe('the reconciler of the redirect beside another agent', () => {
     }
 
     it('tries again a few times', async () => {
-      const { keeper, testBed, own } = openBeside(activeAt(ownPort));
+      const { keeper, testBed, own } = await openBeside(activeAt(ownPort));
       own({ listens: true });
       await keeper.start();
       testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');

@@ -14,7 +14,6 @@ import {
 
 const state: RedirectState = {
   at: '2026-01-01T00:00:00.000Z',
-  layout: 6,
   mode: 'iptables',
   target: '169.254.169.254:80 to 169.254.25.79:2579',
   port: 2580,
@@ -49,10 +48,10 @@ describe('what both containers of a pod tell each other', () => {
     assert.deepEqual(readNodePods(folder), most);
   });
 
-  it('is nothing without a mode, a port and a layout', () => {
+  it('is nothing without a mode and a port', () => {
     for (const odd of [
       ...[{ mode: 'none' }, { mode: undefined }, { mode: 1 }],
-      ...[{ port: '2579' }, { port: null }, { layout: '6' }, { layout: undefined }],
+      ...[{ port: '2579' }, { port: null }],
     ]) {
       writeState(folder, { ...state, ...odd } as unknown as RedirectState);
       assert.equal(readState(folder), undefined, JSON.stringify(odd));
@@ -69,9 +68,9 @@ describe('what both containers of a pod tell each other', () => {
       problems: [1, 'kept', null],
     };
     writeState(folder, { ...state, ...odd } as unknown as RedirectState);
-    const { layout, mode, port } = state;
+    const { mode, port } = state;
     const plain = { at: '', target: '', redirectedTo: null, isAlone: false, isLeaving: false };
-    assert.deepEqual(readState(folder), { layout, mode, port, ...plain, problems: ['kept'] });
+    assert.deepEqual(readState(folder), { mode, port, ...plain, problems: ['kept'] });
     writeState(folder, { ...state, problems: 'x' } as unknown as RedirectState);
     assert.deepEqual(readState(folder)?.problems, []);
   });

@@ -66,7 +66,6 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
     },
     isFrontWhole: () => Promise.reject(new TypeError('it lies behind the programs')),
     remove: () => step('removal'),
-    attest: () => ({ kind: 'by-address' }),
     countRedirected: () => Promise.resolve(4),
   };
   const isLocal = (address: string) => state.hasAddress && address === '169.254.25.79';
@@ -146,7 +145,7 @@ describe('the eBPF mode', () => {
     const { redirect, state, steps, pinFolder } = open();
     assert.equal(await redirect.isFrontWhole(), false, 'not installed');
     await redirect.install();
-    await redirect.letThrough?.([7n]);
+    await redirect.letThrough([7n]);
     steps.length = 0;
     assert.equal(await redirect.isFrontWhole(), true);
     state.hasAddress = false;
@@ -155,9 +154,9 @@ describe('the eBPF mode', () => {
     mock.method(nativeModule(), 'mapSet', () => {
       throw nativeFailure('EPERM', 'write map');
     });
-    await assert.rejects(async () => redirect.letThrough?.([5n]));
+    await assert.rejects(async () => redirect.letThrough([5n]));
     assert.equal(await redirect.isFrontWhole(), false);
-    await redirect.letThrough?.([]);
+    await redirect.letThrough([]);
     assert.equal(await redirect.isFrontWhole(), true);
     rmSync(join(pinFolder, 'link_connect4'));
     assert.equal(await redirect.isFrontWhole(), false);
@@ -259,9 +258,9 @@ describe('the cgroups that the eBPF mode exempts', () => {
   it('has at once the pods of the node that are let through, and no others', async () => {
     const { redirect, kernel } = open();
     await redirect.install();
-    await redirect.letThrough?.([5n, 6n]);
+    await redirect.letThrough([5n, 6n]);
     assert.deepEqual(kernel.nodePods, new Set([5n, 6n]));
-    await redirect.letThrough?.([6n]);
+    await redirect.letThrough([6n]);
     assert.deepEqual(kernel.nodePods, new Set([6n]));
   });
 
@@ -271,7 +270,7 @@ describe('the cgroups that the eBPF mode exempts', () => {
     kernel.exempt.add(8n);
     await redirect.install();
     assert.deepEqual(kernel.exempt, new Set([inodeOf(pod), 9n]));
-    await redirect.letThrough?.([5n]);
+    await redirect.letThrough([5n]);
     assert.deepEqual(kernel.exempt, new Set([inodeOf(pod), 9n]));
     otherAgents = [];
     assert.deepEqual((await redirect.verify()).problems, ['cgroup 9 is exempt']);

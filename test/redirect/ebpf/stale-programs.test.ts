@@ -49,7 +49,6 @@ function openMode(status = active, mode: RedirectMode = 'iptables') {
     verify: step('verify'),
     isFrontWhole: () => Promise.resolve(true),
     remove: async () => void (await step('remove')()),
-    attest: () => ({ kind: 'by-address' }),
   };
   return { redirect, begun, calls };
 }

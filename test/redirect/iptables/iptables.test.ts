@@ -248,12 +248,6 @@ describe('the iptables redirect on a node that refuses', () => {
       assert.throws(() => openIptablesRedirect({ host, target }), RangeError);
     }
   });
-
-  it('attests nothing', () => {
-    const peer = { remoteIp: '10.0.0.2', socket: 1 };
-    const redirect = openIptablesRedirect({ host: scripted({}) });
-    assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
-  });
 });
 
 /** The rules of one backend, as its own tools would keep them. */

@@ -488,7 +488,10 @@ for (const backend of ['nft', 'legacy'] as const) {
         intervalMs,
         clock: systemClock,
         log: silent,
-        onCheck: () => {
+        listenPort: 2579,
+        hasSlots: false,
+        unrecordedCallers: 'by-link',
+        onStatus: () => {
           const check = checks.at(-1);
           if (check !== undefined) check.endMs = performance.now();
         },

@@ -97,9 +97,9 @@ export const planted: readonly Planted[] = [
     prefer: [],
     edits: [
       {
-        file: 'kernel.ts',
-        from: '    this.#redirect.close?.();\n',
-        to: '    await this.#redirect.remove().catch(() => undefined);\n    this.#redirect.close?.();\n',
+        file: 'reconciler.ts',
+        from: '    await this.#running;\n',
+        to: '    await this.#options.redirect.remove().catch(() => undefined);\n',
       },
     ],
   },
@@ -218,7 +218,7 @@ export const planted: readonly Planted[] = [
     edits: [
       {
         file: 'reconciler.ts',
-        from: 'return Math.min(longestRetryMs, firstRetryMs',
+        from: 'return Math.min(intervalMs, firstRetryMs',
         to: 'return Math.max(3_600_000, firstRetryMs',
       },
     ],

@@ -1,6 +1,5 @@
 /** In place of src/redirect/ebpf/ebpf.ts: the port of the redirect, on the model of a kernel. */
 import type { EbpfRedirect, EbpfRedirectOptions } from '../../../../src/redirect/ebpf/ebpf.ts';
-import { attestSocket } from '../../../../src/redirect/ebpf/callers.ts';
 import type { RedirectStatus } from '../../../../src/redirect/redirect.ts';
 import { currentProcess } from '../../machine.ts';
 import { currentKernel } from '../kernel.ts';
@@ -66,7 +65,6 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       await pass();
       kernel.letThrough = new Set(ids);
     },
-    attest: ({ socket }) => attestSocket(socket),
     counters: () => undefined,
     countFallbackConnections: () => Promise.resolve(undefined),
   };
