@@ -1,8 +1,7 @@
 /** The agent is replaced by another version several times while pods send requests. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { qosClassPaths } from '../../../src/redirect/cgroup/cgroup.ts';
-import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
+import { cgroupIdOf, qosClassPaths } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { installPrograms } from '../../../src/redirect/ebpf/programs.ts';
 import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';

@@ -6,7 +6,6 @@ import { hasEnded, type Identity, type Pod } from '../../cache/index/objects.ts'
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
 import type { Grant, Granted, Refused } from '../grants/grant.ts';
-import type { Identified } from '../callers/identified.ts';
 import {
   decideGrant,
   isOfNode,
@@ -35,7 +34,7 @@ import {
 } from './explanation.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy, IdentitySelector } from '../grants/choose-identity.ts';
-import { identify } from '../callers/identify.ts';
+import { identify, type Identified } from '../callers/identify.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
 import { timeText } from '../../base/time/duration.ts';

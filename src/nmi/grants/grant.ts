@@ -1,7 +1,7 @@
 /** What a pod is granted for a request: the identity of its token, or why it gets none. */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { RefusedCaller, RefusedWith } from '../callers/identified.ts';
+import type { RefusedCaller, RefusedWith } from '../callers/identify.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { ChoiceRefusal, NamedSelector } from './choose-identity.ts';

@@ -6,7 +6,7 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer } from '../base/answers.ts';
 import type { Granted, PodFacts, Refused, Unowned } from './grant.ts';
-import type { CallerFacts } from '../callers/identified.ts';
+import type { CallerFacts } from '../callers/identify.ts';
 import type { ChoiceRefusal } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
 import { printable, printableList } from '../../base/printable.ts';

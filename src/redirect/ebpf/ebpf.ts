@@ -20,8 +20,8 @@ import {
   findPodsRoot,
   ownCgroupPath,
   podCgroupPath,
+  qosClassPaths,
 } from '../cgroup/cgroup-tree.ts';
-import { qosClassPaths } from '../cgroup/cgroup.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { defaultPinFolder, ensurePinFolder } from './pins.ts';
 import {

@@ -58,11 +58,7 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
     const args = ['-t', 'bpf', '-o', 'nosuid,nodev,noexec,mode=711', 'bpf', above];
     outputOf(pinStep, 'mount', await host.run('mount', args));
   }
-  try {
-    mkdirSync(folder, { mode: 0o755 });
-  } catch (error) {
-    if (networkCode(error) !== 'EEXIST') throw fileError(error);
-  }
+  succeeds(() => mkdirSync(folder, { mode: 0o755 }), ['EEXIST']);
 }
 
 /**
@@ -105,42 +101,36 @@ function canMount(): boolean {
 
 /** Names of all pins; empty if the folder does not exist. @throws RedirectError */
 export function listPins(folder: string): readonly string[] {
-  try {
-    return readdirSync(folder);
-  } catch (error) {
-    if (networkCode(error) === 'ENOENT') return [];
-    throw fileError(error);
-  }
+  let names: readonly string[] = [];
+  succeeds(() => (names = readdirSync(folder)), ['ENOENT']);
+  return names;
 }
 
 /** Removes a pin; returns whether it existed. @throws RedirectError */
 export function unpin(folder: string, name: string): boolean {
-  try {
-    unlinkSync(join(folder, name));
-    return true;
-  } catch (error) {
-    if (networkCode(error) === 'ENOENT') return false;
-    throw fileError(error);
-  }
+  return succeeds(() => unlinkSync(join(folder, name)), ['ENOENT']);
 }
 
 /** Renames `next_NAME` to `NAME`, atomically. @throws RedirectError */
 export function promotePin(folder: string, name: string): void {
-  try {
-    renameSync(join(folder, `next_${name}`), join(folder, name));
-  } catch (error) {
-    if (networkCode(error) !== 'ENOENT') throw fileError(error);
-    throw new RedirectError('BUSY', pinStep, 'another process installs at the same time', error);
-  }
+  const next = join(folder, `next_${name}`);
+  if (succeeds(() => renameSync(next, join(folder, name)), ['ENOENT'])) return;
+  throw new RedirectError('BUSY', pinStep, 'another process installs at the same time');
 }
 
 /** Removes the folder if it is empty; pins of other programs keep it. @throws RedirectError */
 export function removePinFolder(folder: string): void {
+  succeeds(() => rmdirSync(folder), ['ENOENT', 'ENOTEMPTY']);
+}
+
+/** False after a failure with one of these codes. @throws RedirectError after any other. */
+function succeeds(work: () => unknown, codes: readonly string[]): boolean {
   try {
-    rmdirSync(folder);
+    work();
+    return true;
   } catch (error) {
-    const code = networkCode(error);
-    if (code !== 'ENOENT' && code !== 'ENOTEMPTY') throw fileError(error);
+    if (codes.includes(networkCode(error))) return false;
+    throw fileError(error);
   }
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Granted, PodFacts } from '../../../src/nmi/grants/grant.ts';
-import type { CallerFacts, RefusedCaller } from '../../../src/nmi/callers/identified.ts';
+import type { CallerFacts, RefusedCaller } from '../../../src/nmi/callers/identify.ts';
 import type { ChoiceRefusal } from '../../../src/nmi/grants/choose-identity.ts';
 import {
   misnamedLabel,

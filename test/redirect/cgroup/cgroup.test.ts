@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { podCgroupPaths, qosClassPaths } from '../../../src/redirect/cgroup/cgroup.ts';
+import { podCgroupPaths, qosClassPaths } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 
 const uid = '0f7e2b1a-9c44-4d1e-8a53-3b1c2d4e5f60';
 const escaped = uid.replaceAll('-', '_');
