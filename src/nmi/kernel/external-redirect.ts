@@ -63,7 +63,9 @@ export class ExternalRedirect extends NodeRedirect {
     this.#target = reachableTarget(target);
     this.#port = target.listenPort;
     this.#lastChangeMs = clock.monotonicMs();
-    this.#watching = watchShared(statePath(folder), () => void this.#look());
+    this.#watching = watchShared(statePath(folder), () => {
+      if (this.#job !== undefined) this.#look();
+    });
   }
 
   get mode() {

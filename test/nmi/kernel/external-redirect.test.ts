@@ -145,6 +145,24 @@ describe('a redirect in another process', () => {
     assert.equal(redirect.status().state, 'active');
   });
 
+  it('logs once that the redirect is in place, is not, and is again', async (t) => {
+    const { redirect, report, logged, pass } = await open(t);
+    report({ problems: ['jump is gone'] });
+    assert.deepEqual([redirect.hasBeenActive, logged], [false, []], 'it has not started');
+    await redirect.start();
+    await pass(5_000);
+    report();
+    await pass(2_000);
+    assert.ok(redirect.hasBeenActive);
+    await pass(60_000);
+    const messages = logged.map((line) => (JSON.parse(line) as { readonly msg: string }).msg);
+    assert.deepEqual(messages, [
+      'redirect not in place, retrying',
+      'redirect installed',
+      'redirect not in place, retrying',
+    ]);
+  });
+
   const mismatches: readonly (readonly [Partial<RedirectState>, RegExp])[] = [
     [{ mode: 'iptables' }, /by iptables now and was by ebpf: restart this pod/],
     [
