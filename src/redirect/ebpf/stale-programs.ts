@@ -18,11 +18,11 @@ const detachMs = 100;
 export function replacePrograms(redirect: Redirect, pinFolder: string, clock: Clock): Redirect {
   const replaces = redirect.mode !== 'none';
   const pins = (): readonly string[] => orElse([], () => listOwnPins(pinFolder));
-  const withProblem = (status: RedirectStatus): RedirectStatus => {
+  const hint = replaces ? '' : ': nmi redirect remove takes them away';
+  const withProblem = (status: RedirectStatus, more = hint): RedirectStatus => {
     if (pins().length === 0) return status;
     const state = status.state === 'absent' ? 'absent' : 'broken';
-    const remedy = replaces ? '' : ': nmi redirect remove takes them away';
-    const problem = `programs of the eBPF mode are pinned in ${pinFolder}${remedy}`;
+    const problem = `programs of the eBPF mode are pinned in ${pinFolder}${more}`;
     return { ...status, state, problems: [...status.problems, problem] };
   };
   return {
@@ -37,7 +37,12 @@ export function replacePrograms(redirect: Redirect, pinFolder: string, clock: Cl
     install: async (port) => {
       const status = await redirect.install(port);
       if (!replaces || status.state !== 'active' || pins().length === 0) return withProblem(status);
-      unpinPrograms(pinFolder);
+      try {
+        unpinPrograms(pinFolder);
+      } catch (error) {
+        if (!(error instanceof RedirectError)) throw error;
+        return withProblem(status, `: ${error.message}`);
+      }
       const changed = [...(status.changed ?? []), 'programs of the eBPF mode taken away'];
       return { ...status, changed };
     },

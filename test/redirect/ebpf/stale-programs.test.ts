@@ -131,7 +131,9 @@ describe('the mode that replaces programs of eBPF', () => {
   it('reports why they cannot be removed', async () => {
     mkdirSync(folder);
     mkdirSync(join(folder, 'settings'));
-    await assert.rejects(replace(openMode().redirect).install(), { step: 'BPF file system' });
+    const status = await replace(openMode().redirect).install();
+    assert.equal(status.state, 'broken');
+    assert.match(status.problems[0] ?? '', new RegExp(`^${there()}: BPF file system: `));
   });
 
   it('works as usual without them, and reports them when it verifies', async () => {
