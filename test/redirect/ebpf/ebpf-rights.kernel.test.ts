@@ -140,7 +140,7 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
   it('are not needed to find the cgroups of pods', () => {
     const script = `
       ${load(['cgroup/cgroup-index', 'cgroup/cgroup-tree'])}.then(([{ CgroupIndex }, { findPodsRoot }]) => {
-        const index = new CgroupIndex({ podsRoot: () => findPodsRoot('${testBed.tree.path}') });
+        const index = new CgroupIndex(() => findPodsRoot('${testBed.tree.path}'), { monotonicMs: () => 0 });
         console.log(JSON.stringify(index.resolve(${pod.podId}n, ['a']) ?? null));
       });
     `;
