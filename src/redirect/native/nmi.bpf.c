@@ -534,37 +534,38 @@ int nmi_sockops(struct bpf_sock_ops *ops)
 }
 
 /*
- * The record of an accepted socket's peer. Records of the node's own network namespace take precedence: only
+ * The record of an accepted socket's peer, first by its first sequence number: netfilter may have given the connection
+ * another port, because one that it redirected has its address and port (raw packets can make such connections for any
+ * address), and that other port may be the one of a record that was left behind.
+ *
+ * Without one, by its address and port. Records of the node's own network namespace take precedence: only
  * processes of the node create them. Between two addresses of the node, only these records count, unless the
  * kernel does not report which namespace is the node's.
- *
- * Without one, netfilter may have given the connection another port, because one that it redirected has its
- * address and port. Raw packets can make such connections for any address.
  */
 static __always_inline struct nmi_caller *caller_of(struct bpf_sock *sk)
 {
 	__u16 port = bpf_ntohs(sk->dst_port);
-	__u64 client = client_of(sk->dst_ip4, port, 1), sequence, *known;
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
+	__u64 client, sequence, *known;
 	struct nmi_caller *caller;
-	struct bpf_tcp_sock *tcp;
 
-	caller = bpf_map_lookup_elem(&callers, &client);
-	if (caller)
-		return caller;
-	if (!settings.netns_cookie || sk->dst_ip4 != sk->src_ip4) {
-		client = client_of(sk->dst_ip4, port, 0);
-		caller = bpf_map_lookup_elem(&callers, &client);
-		if (caller)
-			return caller;
-	}
-	tcp = bpf_tcp_sock(sk);
 	if (!tcp)
 		return NULL;
 	sequence = sequence_of(sk->dst_ip4, tcp->rcv_nxt - (__u32)tcp->bytes_received);
 	known = bpf_map_lookup_elem(&sequences, &sequence);
-	if (!known)
+	if (known) {
+		client = *known;
+		caller = bpf_map_lookup_elem(&callers, &client);
+		if (caller)
+			return caller;
+	}
+	client = client_of(sk->dst_ip4, port, 1);
+	caller = bpf_map_lookup_elem(&callers, &client);
+	if (caller)
+		return caller;
+	if (settings.netns_cookie && sk->dst_ip4 == sk->src_ip4)
 		return NULL;
-	client = *known;
+	client = client_of(sk->dst_ip4, port, 0);
 	return bpf_map_lookup_elem(&callers, &client);
 }
 

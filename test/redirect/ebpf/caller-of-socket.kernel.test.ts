@@ -14,6 +14,12 @@ import { nativeFolder } from '../../../scripts/native.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { installPrograms } from '../../../src/redirect/ebpf/programs.ts';
 import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import {
+  inKernel,
+  withMap,
+  type BpfMap,
+  type NativeModule,
+} from '../../../src/redirect/native/addon.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
@@ -173,6 +179,18 @@ describe('the caller of an accepted socket', { skip }, () => {
     }
     const unrecorded = await dialBoth(41_302, unseen, `${listenIp} ${listenPort}`);
     assert.match(unrecorded, /^no-record 0 /);
+    // Whichever port netfilter gives it has a record that was left behind.
+    const all = Array.from({ length: 60_000 }, (_, at) => 1_024 + at);
+    const ports = all.filter((port) => port !== 41_303);
+    const keyOf = (port: number) => Uint8Array.of(10, 244, 0, 5, port & 255, port >> 8, 0, 0);
+    const left = new Uint8Array(new BigUint64Array([7n, 7n, 3n, BigInt(listenPort)]).buffer);
+    const inMap = (change: (native: NativeModule, map: BpfMap) => void) =>
+      inKernel((native) =>
+        withMap(native, join(testBed.pinFolder, 'callers'), 'write', (map) => change(native, map)),
+      );
+    inMap((native, map) => ports.forEach((port) => native.mapSet(map, keyOf(port), left)));
+    assert.match(await dialBoth(41_303, pod, `${metadataIp} 80`), attestedAs(pod));
+    inMap((native, map) => ports.forEach((port) => native.mapDelete(map, keyOf(port))));
   });
 
   it('is answered to two agents, each in its own pod, and to no other pod', async () => {
