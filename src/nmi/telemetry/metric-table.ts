@@ -174,7 +174,7 @@ export const newMetrics = {
   nmi_redirect_up: gauge(['mode'], '1 if the redirect is in place after the last check.'),
   nmi_redirect_reconciles_total: counter(
     ['outcome'],
-    'Checks of the redirect: unchanged, installed, repaired (drift), failed.',
+    'Checks of the redirect by the process that keeps it: unchanged, installed, repaired (drift), failed.',
   ),
   nmi_ready: gauge(['condition'], '1 if the readiness condition is met.'),
   nmi_audit_records_total: counter(
