@@ -74,7 +74,7 @@ describe('the executable and its addon', { timeout: 240_000 }, () => {
   it('open no raw socket', () => {
     assert.deepEqual(exportsOf(addonFile('lab/frames.node')), ['openFrames']);
     const exported = exportsOf(addonFile('native/nmi.node'));
-    assert.ok(exported.includes('lookupCaller'));
+    assert.ok(exported.includes('callerOf'));
     assert.ok(!exported.includes('openFrames'));
     // Frames are bound to an interface; nothing else calls the C library for the index of one.
     for (const mark of ['openFrames', 'if_nametoindex']) {

@@ -31,8 +31,8 @@ const neverReadyMs = 3_000;
 /** Of the pods together, with a pause of each worker between two requests: about 500 a second. */
 const pace = { concurrency: 5, pauseMs: 15 };
 const minRequestsPerUpdate = 200;
-/** In the middle of all starts: on a busy machine one of them may be late. */
-const servedWithinMs = 1_000;
+/** In the middle of all starts: 0.2 s alone, and 1.0 s beside a whole run of the tests (December 2026). */
+const servedWithinMs = 3_000;
 
 interface AgentPod {
   readonly name: string;
