@@ -144,7 +144,7 @@ async function servesSplit(): Promise<void> {
     assert.equal((await pod.ask()).identity, 'checkout');
   });
   imds.clear();
-  // The kernel answers the server who called, whoever keeps the redirect.
+  // The kernel answers the server who called, also while nobody maintains the redirect.
   await keeper.stop();
   assert.equal((await pod.ask()).identity, 'checkout');
   await keeper.start(['--log-format=json']);
