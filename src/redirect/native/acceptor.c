@@ -16,8 +16,10 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include "system.h"
@@ -51,6 +53,8 @@ struct silent {
 
 struct acceptor {
 	int listener, writer, poll;
+	/* In bytes of the queue to the reader, as the kernel counts them. */
+	int room_of_others;
 	long patience_ms;
 	size_t room, next[ORIGINS], held;
 	struct silent silent[ORIGINS][MAX_SILENT];
@@ -88,11 +92,19 @@ static void drop(struct acceptor *acceptor, struct silent *silent)
 	close(descriptor);
 }
 
-/* Closes it if the reader is far behind. */
-static void pass(const struct acceptor *acceptor, int descriptor)
+/*
+ * Closes it if the reader is far behind. Half of the queue, some 140 connections, is for those of the node: the
+ * requests of one pod filled all of it while the reader was busy, and a probe of the kubelet was closed.
+ */
+static void pass(const struct acceptor *acceptor, int descriptor, enum origin origin)
 {
-	if (send(acceptor->writer, &descriptor, sizeof(descriptor), MSG_DONTWAIT | MSG_NOSIGNAL) !=
-	    sizeof(descriptor))
+	int queued = 0;
+
+	if (origin == OF_OTHERS && (ioctl(acceptor->writer, SIOCOUTQ, &queued) ||
+				    queued >= acceptor->room_of_others))
+		close(descriptor);
+	else if (send(acceptor->writer, &descriptor, sizeof(descriptor),
+		      MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(descriptor))
 		close(descriptor);
 }
 
@@ -144,7 +156,7 @@ static void accept_some(struct acceptor *acceptor)
 		}
 		received = recv(descriptor, &byte, sizeof(byte), MSG_PEEK);
 		if (received > 0)
-			pass(acceptor, descriptor);
+			pass(acceptor, descriptor, origin_of(descriptor, &from));
 		else if (received < 0 && errno == EAGAIN)
 			hold(acceptor, descriptor, origin_of(descriptor, &from));
 		else
@@ -163,7 +175,7 @@ static void take(struct acceptor *acceptor, __u64 about)
 		return;
 	}
 	release(acceptor, silent);
-	pass(acceptor, descriptor);
+	pass(acceptor, descriptor, about >> 32);
 }
 
 static void drop_older(struct acceptor *acceptor, long limit_ms)
@@ -248,7 +260,8 @@ int accept_eagerly(int listener, int patience_ms, struct fault *fault)
 {
 	struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
 	struct rlimit files = { .rlim_cur = MAX_SILENT * FILES_PER_SILENT };
-	int ends[2] = { -1, -1 }, receive_bytes = RECEIVE_BYTES, error;
+	int ends[2] = { -1, -1 }, receive_bytes = RECEIVE_BYTES, queue_bytes, error;
+	socklen_t length = sizeof(queue_bytes);
 
 	if (!acceptor)
 		return fail(fault, "accept", ENOMEM);
@@ -261,11 +274,13 @@ int accept_eagerly(int listener, int patience_ms, struct fault *fault)
 	if (acceptor->poll < 0 || acceptor->listener < 0 ||
 	    setsockopt(acceptor->listener, SOL_SOCKET, SO_RCVBUF, &receive_bytes,
 		       sizeof(receive_bytes)) ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends)) {
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) ||
+	    getsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &queue_bytes, &length)) {
 		error = errno;
 		goto failed;
 	}
 	acceptor->writer = ends[1];
+	acceptor->room_of_others = queue_bytes / 2;
 	error = watch(acceptor, acceptor->listener, EPOLLIN, OF_LISTENER) ||
 				watch(acceptor, acceptor->writer, EPOLLRDHUP, OF_READER) ?
 			errno :

@@ -53,7 +53,7 @@ describe('the pages', () => {
     it(`answer every probe while ${from} keeps all the connections it can`, async () => {
       await using fixture = await open();
       const slow = await Promise.all(
-        Array.from({ length: 300 }, () => fixture.dial(fixture.probePort, from)),
+        Array.from({ length: 200 }, () => fixture.dial(fixture.probePort, from)),
       );
       for (const socket of slow) socket.write('GET /');
       for (let turn = 0; turn < 10; turn++) {
@@ -65,6 +65,19 @@ describe('the pages', () => {
       assert.ok(slow.filter(({ destroyed }) => !destroyed).length <= 32);
     });
   }
+
+  it('answer a probe that came with the requests of 600 other connections while the agent was busy', async () => {
+    await using fixture = await open();
+    const others = await Promise.all(
+      Array.from({ length: 600 }, () => fixture.dial(fixture.probePort, '127.0.0.9')),
+    );
+    const probe = await fixture.dial(fixture.probePort, '127.0.0.1');
+    for (const socket of others) socket.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
+    probe.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
+    // The thread that accepts goes on meanwhile.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
+    assert.match(await readAll(probe), /ok$/);
+  });
 
   it('do not get silent connections, which end after two seconds or when newer ones need their place', async () => {
     await using fixture = await open();
