@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import {
   checkCycles,
   checkFolderCycles,
-  checkFolderSizes,
   checkOrder,
   checkPackages,
   checkTools,
@@ -105,12 +104,6 @@ describe('folders', () => {
       'src/nmi/kube: api -> watch -> api',
       'src/redirect: b.ts -> x -> b.ts',
     ]);
-  });
-
-  it('contain at most twenty files', () => {
-    assert.deepEqual(checkFolderSizes(repository), []);
-    const planted = Array.from({ length: 21 }, (_, index) => file(`lab/pods/p${index}.ts`));
-    assert.deepEqual(checkFolderSizes(planted), ['lab/pods holds 21 files; 20 is the most']);
   });
 });
 

@@ -53,9 +53,6 @@ const strangers: Readonly<Record<string, readonly string[]>> = {
   bench: ['scripts', 'test'],
 };
 
-/** A folder with more files than this has more than one topic. */
-const maxFilesInFolder = 20;
-
 /** Built-in modules that do no I/O, and the pure functions of those that do. */
 const pureBuiltins: Readonly<Record<string, 'all' | readonly string[]>> = {
   'node:assert': 'all',
@@ -178,19 +175,6 @@ export function checkFolderCycles(files: readonly SourceFile[]): readonly string
       (cycle) => `${folder}: ${cycle}`,
     ),
   );
-}
-
-/** Folders of the product and the lab with too many files, of any kind. */
-export function checkFolderSizes(files: readonly SourceFile[]): readonly string[] {
-  const sizes = new Map<string, number>();
-  for (const { path } of files) {
-    if (!roots.some((root) => path.startsWith(`${root}/`))) continue;
-    const folder = posix.dirname(path);
-    sizes.set(folder, (sizes.get(folder) ?? 0) + 1);
-  }
-  return [...sizes]
-    .filter(([, size]) => size > maxFilesInFolder)
-    .map(([folder, size]) => `${folder} holds ${size} files; ${maxFilesInFolder} is the most`);
 }
 
 /** Imports of third-party packages outside their homes. */

@@ -1,4 +1,4 @@
-/** What a TypeScript file imports, exports, uses and decides, read from its syntax tree. */
+/** What a TypeScript file imports, exports and uses, read from its syntax tree. */
 import { parseSync, Visitor } from 'rolldown/utils';
 import type { SourceFile } from './tree.ts';
 
@@ -28,8 +28,6 @@ export interface Syntax {
   readonly defaultExports: readonly number[];
   /** Lines of `only: true`. */
   readonly onlyOptions: readonly number[];
-  /** Lines of branches and loops: decisions at run time, without types. */
-  readonly decisions: readonly number[];
   /** Regular expression literals. */
   readonly patterns: readonly { readonly pattern: string; readonly line: number }[];
 }
@@ -44,29 +42,13 @@ export function readSyntax({ path, text }: SourceFile): Syntax {
   const members: MemberUse[] = [];
   const defaultExports: number[] = [];
   const onlyOptions: number[] = [];
-  const decisions: number[] = [];
   const patterns: { pattern: string; line: number }[] = [];
-  const decide = ({ start }: { readonly start: number }): void => {
-    decisions.push(lineAt(start));
-  };
   const firstTexts = new Map<number, string>();
 
   new Visitor({
-    IfStatement: decide,
-    SwitchStatement: decide,
-    ConditionalExpression: decide,
-    LogicalExpression: decide,
-    ForStatement: decide,
-    ForInStatement: decide,
-    ForOfStatement: decide,
-    WhileStatement: decide,
-    DoWhileStatement: decide,
     Literal(literal) {
       if (!('regex' in literal)) return;
       patterns.push({ pattern: literal.regex.pattern, line: lineAt(literal.start) });
-    },
-    AssignmentExpression(assignment) {
-      if (/^(?:&&|\|\||\?\?)=$/.test(assignment.operator)) decide(assignment);
     },
     ImportDeclaration({ source, specifiers, start }) {
       const names = specifiers.map((specifier) =>
@@ -126,7 +108,7 @@ export function readSyntax({ path, text }: SourceFile): Syntax {
       }
     },
   }).visit(program);
-  return { imports, members, defaultExports, onlyOptions, decisions, patterns };
+  return { imports, members, defaultExports, onlyOptions, patterns };
 }
 
 function nameOf(node: { readonly type: string }): string {
