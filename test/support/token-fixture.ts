@@ -8,7 +8,7 @@ import {
   type Fetched,
   type TokenCacheOptions,
 } from '../../src/cache/token/cache.ts';
-import type { Token } from '../../src/cache/token/token.ts';
+import { RenderedToken, type Token } from '../../src/cache/token/token.ts';
 import { HandClock } from './hand-clock.ts';
 
 export interface Failure extends Cooldown {
@@ -128,6 +128,16 @@ export function openTokenFixture(tuning: Tuning = {}): TokenFixture {
     request: async (key, waitMs) => describeAnswer(await ask(key, waitMs)),
   };
 }
+
+/** Far later than the start of any test clock. */
+export const longLived = new RenderedToken({
+  accessToken: 'token',
+  clientId: 'client',
+  resource: 'https://vault.example',
+  expiresAtWallS: 4_000_000_000,
+  notBeforeWallS: 0,
+  extExpiresAtWallS: undefined,
+});
 
 export function createToken(clock: HandClock, accessToken: string, lifeMs: number): Token {
   const nowS = clock.wallMs() / 1000;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Pod } from '../../../src/cache/index/objects.ts';
 import {
   createBinding,
   createException,
@@ -7,16 +8,21 @@ import {
   createIdentityGrant,
 } from '../../support/cache-objects.ts';
 import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
-import { createOwners } from '../../support/owners.ts';
-import { openExplainFixture, type ExplainFixture } from '../../support/explain-fixture.ts';
+import { world, type World } from '../../world.ts';
 
 const labels = { aadpodidbinding: 'app' };
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
+/** A pod at 10.0.0.1 of the default namespace. */
+function addPod(fixture: World, fields: Partial<Pod> = {}): void {
+  fixture.put({ pods: [{ name: 'p', ips: ['10.0.0.1'], ...fields }] });
+}
+
 describe('findings about a pod', () => {
   it('name the limits that a pod exceeded recently, whatever its grants', () => {
-    const { clock, throttled, addPod, askPod } = openExplainFixture();
-    addPod();
+    const fixture = world();
+    const { clock, throttled, askPod } = fixture;
+    addPod(fixture);
     throttled.note('uid-p', 'connections');
     throttled.note('uid-p', 'connections');
     clock.advance(3_000);
@@ -34,13 +40,14 @@ describe('findings about a pod', () => {
   });
 
   it('warn of what may be on its way, and report what has been missing for long', () => {
-    const { clock, addPod, askPod } = openExplainFixture();
+    const fixture = world();
+    const { clock, askPod } = fixture;
     const shown = () =>
       askPod('pod=default/p').findings.map(({ code, severity, text }) => [
         ...[code, severity],
         /\. (It may be on its way\. )?\(HTTP.*$/.exec(text)?.[0],
       ]);
-    addPod({ labels, createdAtWallMs: clock.wallMs() });
+    addPod(fixture, { labels, createdAtWallMs: clock.wallMs() });
     assert.deepEqual(shown(), [
       ['binding_pending', 'warning', '. It may be on its way. (HTTP 503, Retry-After 2s)'],
     ]);
@@ -48,34 +55,34 @@ describe('findings about a pod', () => {
     assert.deepEqual(shown(), [['binding_missing', 'error', '. (HTTP 400)']]);
   });
 
-  const shownOf = (arrange: (fixture: ExplainFixture) => void): string => {
-    const fixture = openExplainFixture();
+  const shownOf = (arrange: (fixture: World) => void): string => {
+    const fixture = world();
     arrange(fixture);
     const { findings } = fixture.askPod('pod=default/p');
     return findings
       .map(({ object, text, fix, details }) => [object, text, fix, ...details].join('\n'))
       .join('\n');
   };
-  const mistakes: readonly (readonly [string, RegExp, (fixture: ExplainFixture) => void])[] = [
+  const mistakes: readonly (readonly [string, RegExp, (fixture: World) => void])[] = [
     [
       'the label in another letter case',
       /aadPodIdBinding is not read; its name must be aadpodidbinding/,
       (fixture) => {
-        fixture.addPod({ labels: { aadPodIdBinding: 'app' } });
+        addPod(fixture, { labels: { aadPodIdBinding: 'app' } });
       },
     ],
     [
       'the label under a prefix',
       /aad\/aad-pod-id-binding is not read/,
       (fixture) => {
-        fixture.addPod({ labels: { 'aad/aad-pod-id-binding': 'app' } });
+        addPod(fixture, { labels: { 'aad/aad-pod-id-binding': 'app' } });
       },
     ],
     [
       'an empty label',
       /aadpodidbinding is empty/,
       (fixture) => {
-        fixture.addPod({ labels: { aadpodidbinding: '' } });
+        addPod(fixture, { labels: { aadpodidbinding: '' } });
       },
     ],
     [
@@ -83,7 +90,7 @@ describe('findings about a pod', () => {
       /Did you mean "App"\?[^]*AzureIdentityBinding b has the selector "App"/,
       (fixture) => {
         fixture.grants.bindings.upsert(createBinding({ name: 'b', selector: 'App' }));
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       },
     ],
     [
@@ -91,7 +98,7 @@ describe('findings about a pod', () => {
       /Did you mean "app "\?[^]*AzureIdentityBinding b has the selector "app "/,
       (fixture) => {
         fixture.grants.bindings.upsert(createBinding({ name: 'b', selector: 'app ' }));
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       },
     ],
     [
@@ -100,14 +107,14 @@ describe('findings about a pod', () => {
       (fixture) => {
         const binding = { namespace: 'other', name: 'b', selector: 'app' };
         fixture.grants.bindings.upsert(createBinding(binding));
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       },
     ],
     [
       'a namespace without bindings',
       /Namespace default has no AzureIdentityBinding at all/,
       (fixture) => {
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       },
     ],
     [
@@ -116,7 +123,7 @@ describe('findings about a pod', () => {
       (fixture) => {
         const binding = { name: 'b', selector: 'app', identityName: '' };
         fixture.grants.bindings.upsert(createBinding(binding));
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       },
     ],
     [
@@ -126,7 +133,7 @@ describe('findings about a pod', () => {
         const binding = { name: 'b', selector: 'app', identityName: 'App' };
         fixture.grants.bindings.upsert(createBinding(binding));
         fixture.grants.identities.upsert(createIdentity({ name: 'app' }));
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       },
     ],
     [
@@ -136,7 +143,7 @@ describe('findings about a pod', () => {
         const binding = { name: 'b', selector: 'app', identityName: 'app' };
         fixture.grants.bindings.upsert(createBinding(binding));
         fixture.grants.identities.upsert(createIdentity({ namespace: 'other', name: 'app' }));
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       },
     ],
   ];
@@ -151,7 +158,7 @@ describe('findings about a pod', () => {
       shownOf((fixture) => {
         fixture.grants.identities.upsert(createIdentity({ clientId }));
         fixture.grants.bindings.upsert(createBinding({ selector: 'app' }));
-        fixture.addPod({ labels });
+        addPod(fixture, { labels });
       }),
       '',
     );
@@ -159,22 +166,22 @@ describe('findings about a pod', () => {
       for (let index = 0; index < 50; index++) {
         fixture.grants.bindings.upsert(createBinding({ name: `b${index}`, selector: 'APP' }));
       }
-      fixture.addPod({ labels });
+      addPod(fixture, { labels });
     });
     assert.equal(many.split('AzureIdentityBinding b').length - 1, 3);
   });
 
   it('have the status of the answer, and its Retry-After only if it has one', () => {
     const pending = shownOf((fixture) =>
-      fixture.addPod({ labels, createdAtWallMs: fixture.clock.wallMs() }),
+      addPod(fixture, { labels, createdAtWallMs: fixture.clock.wallMs() }),
     );
     assert.match(pending, /\(HTTP 503, Retry-After \d+s\)$/m);
-    const unlabelled = shownOf((fixture) => fixture.addPod({ labels: {} }));
+    const unlabelled = shownOf((fixture) => addPod(fixture, { labels: {} }));
     assert.match(unlabelled, /\(HTTP 400\)$/m);
   });
 
   it('do not mention unrelated objects', () => {
-    const others = (fixture: ExplainFixture): void => {
+    const others = (fixture: World): void => {
       for (const namespace of ['default', 'other']) {
         fixture.grants.identities.upsert(createIdentity({ namespace, name: 'unrelated' }));
         fixture.grants.bindings.upsert(
@@ -184,13 +191,13 @@ describe('findings about a pod', () => {
     };
     const ofSelector = shownOf((fixture) => {
       others(fixture);
-      fixture.addPod({ labels });
+      addPod(fixture, { labels });
     });
     assert.doesNotMatch(ofSelector, /unrelated|has no AzureIdentityBinding at all/);
     const ofIdentity = shownOf((fixture) => {
       others(fixture);
       fixture.grants.bindings.upsert(createBinding({ selector: 'app', identityName: 'gone' }));
-      fixture.addPod({ labels });
+      addPod(fixture, { labels });
     });
     assert.doesNotMatch(ofIdentity, /unrelated/);
   });
@@ -200,7 +207,7 @@ describe('findings about a pod', () => {
       fixture.grants.bindings.upsert(
         createBinding({ name: 'b', selector: 'app', serviceAccount: 'robot' }),
       );
-      fixture.addPod({ labels });
+      addPod(fixture, { labels });
     });
     assert.match(text, /is not for its service account "default"\.[^]*Run the pod under "robot"/);
   });
@@ -212,7 +219,7 @@ describe('findings about a pod', () => {
         const binding = { name: identityName, selector: 'app', identityName };
         fixture.grants.bindings.upsert(createBinding(binding));
       }
-      fixture.addPod({ labels });
+      addPod(fixture, { labels });
     });
     assert.match(
       text,
@@ -225,18 +232,18 @@ describe('findings about a pod', () => {
       for (const name of ['c', 'a', 'b']) {
         fixture.grants.bindings.upsert(createBinding({ name, selector: ' app' }));
       }
-      fixture.addPod({ labels });
+      addPod(fixture, { labels });
     });
     assert.deepEqual(
       [...text.matchAll(/AzureIdentityBinding (\w+) has/g)].map(([, name]) => name),
       ['a', 'b', 'c'],
     );
-    const ofOthers = shownOf((fixture) => fixture.addPod({ labels: { app: 'x', binding: 'y' } }));
+    const ofOthers = shownOf((fixture) => addPod(fixture, { labels: { app: 'x', binding: 'y' } }));
     assert.match(ofOthers, /has no label "aadpodidbinding"[^]*Set it to the selector/);
     const ofExcepted = shownOf((fixture) => {
       fixture.grants.exceptions.upsert(createException({ podLabels: labels }));
       fixture.grants.bindings.upsert(createBinding({ selector: 'unrelated' }));
-      fixture.addPod({ labels });
+      addPod(fixture, { labels });
     });
     assert.equal(ofExcepted, '');
   });
@@ -245,10 +252,10 @@ describe('findings about a pod', () => {
 describe('findings about identities without a grant', () => {
   const explained = (mode: OwnersMode) => {
     const other = createIdentityGrant({ namespaces: ['other'] });
-    const fixture = openExplainFixture({ owners: createOwners(mode, other).owners });
+    const fixture = world({ owners: mode, identityGrants: [other] });
     fixture.grants.identities.upsert(createIdentity({ clientId }));
     fixture.grants.bindings.upsert(createBinding({ selector: 'app' }));
-    fixture.addPod({ labels });
+    addPod(fixture, { labels });
     return fixture.askPod('pod=default/p');
   };
 

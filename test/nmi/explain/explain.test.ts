@@ -1,13 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Pod } from '../../../src/cache/index/objects.ts';
 import type { Outcome } from '../../../src/nmi/explain/explanation.ts';
+import type { ServiceAccounts } from '../../../src/nmi/kube/accounts/service-accounts.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { createBinding, createException, createIdentity } from '../../support/cache-objects.ts';
-import {
-  openExplainFixture,
-  tokenMark,
-  type ExplainFixture,
-} from '../../support/explain-fixture.ts';
+import { tokenMark, world, type World } from '../../world.ts';
 import { hourMs, minuteMs, pass } from '../../support/token-fixture.ts';
 
 const clientIdA = '11111111-1111-4111-8111-111111111111';
@@ -19,15 +17,29 @@ const vault = 'https://vault.azure.net';
 const labels = { aadpodidbinding: 'app' };
 const forVault = `pod=default/p&resource=${encodeURIComponent(vault)}`;
 
-function bind(fixture: ExplainFixture, name: string, clientId: string, createdAtWallMs = 0): void {
+function everyAccount(account: { clientId: string; tenantId: string }): ServiceAccounts {
+  return {
+    generation: 0,
+    peek: () => account,
+    peekFresh: () => ({ kind: 'known', account }),
+    onChange: () => () => undefined,
+  };
+}
+
+/** A pod at 10.0.0.1 of the default namespace. */
+function addPod(fixture: World, fields: Partial<Pod> = {}): void {
+  fixture.put({ pods: [{ name: 'p', ips: ['10.0.0.1'], ...fields }] });
+}
+
+function bind(fixture: World, name: string, clientId: string, createdAtWallMs = 0): void {
   fixture.grants.identities.upsert(createIdentity({ name, clientId, createdAtWallMs }));
   fixture.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
 }
 
-function openBound(): ExplainFixture {
-  const fixture = openExplainFixture();
+function openBound(): World {
+  const fixture = world();
   bind(fixture, 'a', clientIdA);
-  fixture.addPod({ labels });
+  addPod(fixture, { labels });
   return fixture;
 }
 
@@ -47,16 +59,16 @@ function inWords(outcome: Outcome | undefined): string {
   }
 }
 
-function outcomesOf(fixture: ExplainFixture, search = 'pod=default/p'): readonly string[] {
+function outcomesOf(fixture: World, search = 'pod=default/p'): readonly string[] {
   return fixture.askPod(search).requests.map(({ outcome }) => inWords(outcome));
 }
 
 describe('the explanation of a pod', () => {
   it('lists a hundred bindings and identities, those that a request would select first', () => {
-    const fixture = openExplainFixture();
+    const fixture = world();
     for (let at = 0; at < 101; at++)
       bind(fixture, `i-${at}`, clientIdA.replace(/...$/, `${100 + at}`), at);
-    fixture.addPod({ labels });
+    addPod(fixture, { labels });
     const { bindings, identities } = fixture.askPod('pod=default/p');
     assert.deepEqual([bindings.length, identities.length], [100, 100]);
     assert.deepEqual([identities[0]?.name, identities[99]?.name], ['i-0', 'i-99']);
@@ -104,8 +116,8 @@ describe('the explanation of a pod', () => {
   });
 
   it('shows the source of each type, and its credential, but no secret of it', () => {
-    const fixture = openExplainFixture();
-    fixture.addPod({ labels, serviceAccount: 'robot' });
+    const fixture = world();
+    addPod(fixture, { labels, serviceAccount: 'robot' });
     const entra = {
       tenantId,
       auxiliaryTenantIds: [],
@@ -170,8 +182,8 @@ describe('the explanation of a pod', () => {
   });
 
   it('has the application of a service account with its tenant', () => {
-    const fixture = openExplainFixture({ application: { clientId: clientIdA, tenantId } });
-    fixture.addPod({ labels: { 'azure.workload.identity/use': 'true' }, serviceAccount: 'robot' });
+    const fixture = world({ accounts: everyAccount({ clientId: clientIdA, tenantId }) });
+    addPod(fixture, { labels: { 'azure.workload.identity/use': 'true' }, serviceAccount: 'robot' });
     const { identities, findings } = fixture.askPod('pod=default/p');
     assert.deepEqual(outcomesOf(fixture), ['200 robot by service account']);
     assert.deepEqual(
@@ -184,12 +196,12 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(findings, []);
   });
 
-  const refusals: readonly (readonly [string, string, (fixture: ExplainFixture) => void])[] = [
+  const refusals: readonly (readonly [string, string, (fixture: World) => void])[] = [
     [
       'has no label',
       '400 no_binding_label',
       (fixture) => {
-        fixture.addPod();
+        addPod(fixture);
       },
     ],
     [
@@ -204,7 +216,7 @@ describe('the explanation of a pod', () => {
       '503 binding_pending',
       (fixture) => {
         const createdAtWallMs = fixture.clock.wallMs();
-        fixture.addPod({ labels: { aadpodidbinding: 'other' }, createdAtWallMs });
+        addPod(fixture, { labels: { aadpodidbinding: 'other' }, createdAtWallMs });
       },
     ],
     [
@@ -218,14 +230,14 @@ describe('the explanation of a pod', () => {
       'shares its address with another pod',
       '503 pod_ambiguous',
       (fixture) => {
-        fixture.addPod({ name: 'twin' });
+        addPod(fixture, { name: 'twin' });
       },
     ],
     [
       'has ended',
       'unreachable ended',
       (fixture) => {
-        fixture.addPod({ labels, phase: 'Succeeded' });
+        addPod(fixture, { labels, phase: 'Succeeded' });
       },
     ],
     [
@@ -253,28 +265,28 @@ describe('the explanation of a pod', () => {
       'cannot be looked up now',
       '503 agent_not_synced',
       (fixture) => {
-        fixture.state.whyUnavailable = 'nobody answers';
+        fixture.agent.whyUnavailable = 'nobody answers';
       },
     ],
     [
       'is on the host network',
       'unreachable host-network',
       (fixture) => {
-        fixture.addPod({ labels, hostNetwork: true });
+        addPod(fixture, { labels, hostNetwork: true });
       },
     ],
     [
       'has no address yet',
       'unreachable no-address',
       (fixture) => {
-        fixture.addPod({ labels, ips: [], phase: 'Pending' });
+        addPod(fixture, { labels, ips: [], phase: 'Pending' });
       },
     ],
     [
       'has only an IPv6 address, which no request comes from',
       '200 a by only',
       (fixture) => {
-        fixture.addPod({ labels, ips: ['fd00::1'] });
+        addPod(fixture, { labels, ips: ['fd00::1'] });
       },
     ],
     [
@@ -304,8 +316,8 @@ describe('the explanation of a pod', () => {
 
   it('has addresses for a running pod with a network of its own only', () => {
     const fixture = openBound();
-    const addressesOf = (fields: Parameters<ExplainFixture['addPod']>[0]) => {
-      fixture.addPod(fields);
+    const addressesOf = (fields: Partial<Pod>) => {
+      addPod(fixture, fields);
       return fixture.askPod('pod=default/p').addresses.length;
     };
     assert.deepEqual(
@@ -319,9 +331,9 @@ describe('the explanation of a pod', () => {
       letsNodePodsThrough: boolean,
       podLabels: Readonly<Record<string, string>>,
     ) => {
-      const fixture = openExplainFixture({ mode: 'ebpf', letsNodePodsThrough });
+      const fixture = world({ mode: 'ebpf', letsNodePodsThrough });
       bind(fixture, 'a', clientIdA);
-      fixture.addPod({ labels: podLabels, hostNetwork: true });
+      addPod(fixture, { labels: podLabels, hostNetwork: true });
       return outcomesOf(fixture)[0];
     };
     assert.equal(outcomeOf(false, {}), '200 node by host network');
@@ -330,22 +342,22 @@ describe('the explanation of a pod', () => {
   });
 
   it('identifies pods on the host network if the kernel records callers', () => {
-    const fixture = openExplainFixture({ mode: 'ebpf' });
+    const fixture = world({ mode: 'ebpf' });
     bind(fixture, 'a', clientIdA);
-    fixture.addPod({ labels, hostNetwork: true });
+    addPod(fixture, { labels, hostNetwork: true });
     assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
-    fixture.addPod({ labels: {}, hostNetwork: true });
+    addPod(fixture, { labels: {}, hostNetwork: true });
     assert.deepEqual(outcomesOf(fixture), ['200 node by host network']);
     fixture.state.isSynced = false;
     assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
     fixture.state.isSynced = true;
-    fixture.state.whyUnavailable = 'nobody answers';
+    fixture.agent.whyUnavailable = 'nobody answers';
     assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
   });
 
   it('reports that a strict agent does not choose', () => {
-    const fixture = openExplainFixture({ strict: true });
-    fixture.addPod({ labels });
+    const fixture = world({ policy: { strict: true } });
+    addPod(fixture, { labels });
     bind(fixture, 'a', clientIdA);
     assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
     assert.deepEqual(fixture.askPod('pod=default/p').findings, []);
@@ -354,8 +366,8 @@ describe('the explanation of a pod', () => {
   });
 
   it('contains the text and the wait of a refusal', () => {
-    const fixture = openExplainFixture();
-    fixture.addPod({ labels, createdAtWallMs: fixture.clock.wallMs() });
+    const fixture = world();
+    addPod(fixture, { labels, createdAtWallMs: fixture.clock.wallMs() });
     const [request] = fixture.askPod('pod=default/p').requests;
     assert.ok(request?.outcome.kind === 'refused');
     const { description, ...rest } = request.outcome.refusal;
@@ -396,11 +408,11 @@ describe('the explanation of an unknown pod', () => {
 describe('the explanation of a node', () => {
   it('has a line for each pod, in order of their names', () => {
     const fixture = openBound();
-    fixture.addPod({ name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
-    fixture.addPod({ name: 'a', namespace: 'z', ips: ['10.0.0.3'] });
-    fixture.addPod({ name: 'd', namespace: 'z-1', ips: [] });
-    fixture.addPod({ name: 'c', namespace: 'z-1', ips: [] });
-    fixture.addPod({ name: 'z', namespace: 'a', ips: [] });
+    addPod(fixture, { name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
+    addPod(fixture, { name: 'a', namespace: 'z', ips: ['10.0.0.3'] });
+    addPod(fixture, { name: 'd', namespace: 'z-1', ips: [] });
+    addPod(fixture, { name: 'c', namespace: 'z-1', ips: [] });
+    addPod(fixture, { name: 'z', namespace: 'a', ips: [] });
     const told = fixture.ask('');
     assert.ok(told.kind === 'node');
     assert.deepEqual(
@@ -424,9 +436,9 @@ describe('the explanation of a node', () => {
 
   it('lists the clients of each pod like the explanation of one pod', () => {
     const fixture = openBound();
-    fixture.addPod({ name: 'quiet', ips: [] });
+    addPod(fixture, { name: 'quiet', ips: [] });
     const clients = ['azsdk-js-identity/4.2.1'];
-    fixture.state.clients = { 'uid-p': clients };
+    fixture.agent.clients = { 'uid-p': clients };
     const told = fixture.ask('');
     assert.ok(told.kind === 'node');
     assert.deepEqual(
@@ -440,8 +452,8 @@ describe('the explanation of a node', () => {
   });
 
   it('is limited in size', () => {
-    const fixture = openExplainFixture();
-    for (let index = 0; index < 1_010; index++) fixture.addPod({ name: `pod-${index}`, ips: [] });
+    const fixture = world();
+    for (let index = 0; index < 1_010; index++) addPod(fixture, { name: `pod-${index}`, ips: [] });
     const told = fixture.ask('');
     assert.ok(told.kind === 'node');
     assert.equal(told.pods.length, 1_000);
@@ -472,7 +484,7 @@ describe('the explanation of tokens', () => {
         },
       },
     ]);
-    fixture.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: 250 };
+    fixture.upstream.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: 250 };
     await pass(fixture.clock, 24 * hourMs - 4 * minuteMs);
     assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from memory-or-upstream']);
     await pass(fixture.clock, 5 * minuteMs);
@@ -481,7 +493,7 @@ describe('the explanation of tokens', () => {
 
   it('has an active failure as the answer to a request, with the remaining cooldown', async () => {
     const fixture = openBound();
-    fixture.state.failure = {
+    fixture.upstream.failure = {
       reason: 'upstream_throttled',
       description: 'slow down',
       retryAfterS: 7,
@@ -508,9 +520,13 @@ describe('the explanation of tokens', () => {
 
   it('does not have a refresh failure as the answer while a token can be served', async () => {
     const fixture = openBound();
-    fixture.state.lifeMs = hourMs;
+    fixture.upstream.lifeMs = hourMs;
     await fixture.broker.get(a, vault, party);
-    fixture.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: hourMs };
+    fixture.upstream.failure = {
+      reason: 'upstream_down',
+      description: 'is away',
+      cooldownMs: hourMs,
+    };
     await pass(fixture.clock, hourMs - 2 * minuteMs);
     const told = fixture.askPod(forVault);
     const [token] = told.identities[0]?.tokens ?? [];
@@ -524,7 +540,7 @@ describe('the explanation of tokens', () => {
     const timeOf = (ms: number) => new Date(startMs + ms).toISOString().replace('.000Z', 'Z');
     await fixture.broker.get(a, vault, party);
     await fixture.broker.get(a, 'https://graph.microsoft.com', party);
-    fixture.state.failure = {
+    fixture.upstream.failure = {
       reason: 'identity_not_assigned',
       description: 'Identity not found',
       cooldownMs: 5_000,
@@ -563,7 +579,7 @@ describe('the explanation of tokens', () => {
     await pass(fixture.clock, hourMs);
     assert.deepEqual(outcomesOf(fixture, forVault), ['400 identity_not_assigned']);
     assert.deepEqual(severitiesOf(), ['Pod default/p error', 'AzureIdentity default/a error']);
-    fixture.state.failure = undefined;
+    fixture.upstream.failure = undefined;
     await pass(fixture.clock, minuteMs);
     await fixture.broker.get(a, vault, party);
     const { requests, findings } = fixture.askPod(forVault);
@@ -574,7 +590,11 @@ describe('the explanation of tokens', () => {
     const fixture = openBound();
     bind(fixture, 'b', clientIdB, 1);
     const b: UpstreamIdentity = { kind: 'client_id', value: clientIdB };
-    fixture.state.failure = { reason: 'identity_not_assigned', description: 'no', cooldownMs: 0 };
+    fixture.upstream.failure = {
+      reason: 'identity_not_assigned',
+      description: 'no',
+      cooldownMs: 0,
+    };
     await fixture.broker.get(b, vault, party);
     const { requests, findings } = fixture.askPod('pod=default/p');
     assert.equal(inWords(requests[0]?.outcome), '200 a by default');
@@ -623,7 +643,7 @@ describe('the explanation of tokens', () => {
     const fixture = openBound();
     const stray = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
     await fixture.broker.get(a, vault, party);
-    fixture.state.failure = {
+    fixture.upstream.failure = {
       reason: 'resource_refused',
       description: `no ${stray}`,
       cooldownMs: 5_000,

@@ -1,9 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { IdentityGrant } from '../../../src/cache/index/objects.ts';
-import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { countUnowned, maxUnowned, unownedOfPod } from '../../../src/nmi/grants/unowned.ts';
 import {
   createBinding,
@@ -11,26 +8,21 @@ import {
   createIdentity,
   createPod,
 } from '../../support/cache-objects.ts';
-import { HandClock } from '../../support/hand-clock.ts';
-import { createOwners } from '../../support/owners.ts';
+import { world } from '../../world.ts';
 
 const labels = { aadpodidbinding: 'label' };
 const idOf = (number: number): string =>
   `22729e47-74ce-4b43-8eea-${String(number).padStart(12, '0')}`;
 
-function open(...grants: readonly Partial<IdentityGrant>[]) {
-  const pods = new PodIndex(new HandClock());
-  const index = new GrantIndex(pods);
-  const { owners } = createOwners('warn', ...grants);
-  const upstreams = new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' }));
-  const clusterState = { pods, grants: index, owners, upstreams, workloadIdentities: undefined };
+function open(...identityGrants: readonly Partial<IdentityGrant>[]) {
+  const { pods, grants, clusterState } = world({ owners: 'warn', identityGrants });
   const named = () =>
     [...pods.all()].flatMap((pod) =>
       unownedOfPod(pod, clusterState).map(
         ([, { kind, name, entry }]) => `${pod.name}: ${kind} ${name} ${entry.field}`,
       ),
     );
-  return { pods, grants: index, named, count: () => countUnowned(clusterState) };
+  return { pods, grants, named, count: () => countUnowned(clusterState) };
 }
 
 describe('the identities without a grant', () => {

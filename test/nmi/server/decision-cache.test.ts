@@ -9,8 +9,8 @@ import {
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { createOwners } from '../../support/owners.ts';
-import { FastConnection, openEndpointFixture } from '../../support/token-endpoint-fixture.ts';
+import { FastConnection } from '../../support/fast-connection.ts';
+import { world, type WorldGiven } from '../../world.ts';
 
 const nodeIp = '10.224.0.4';
 const clientIds = {
@@ -22,14 +22,15 @@ const target =
 const vault = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://two.example';
 
 /** Two pods on the host network, which share the node's address, each bound to an identity. */
-function openFixture(owners = createOwners('off')) {
+function openFixture(given: WorldGiven = {}) {
   const clock = new HandClock(1_000_000);
-  const { pods, grants, index, fastPath, hits } = openEndpointFixture(
-    clock,
-    undefined,
-    undefined,
-    owners,
-  );
+  const {
+    pods,
+    grants,
+    ownerIndex: index,
+    fastPath,
+    hits,
+  } = world({ ...given, clock, policy: { graceMs: 0 }, tokens: {} });
   for (const name of ['one', 'two'] as const) {
     pods.upsert(
       createPod({
@@ -140,7 +141,7 @@ describe('a decision that was made for another connection', () => {
 
   it('ends with the grant of its identity, on the fast path too', () => {
     const owned = { namespaces: ['default'], clientIds: Object.values(clientIds) };
-    const { ask, index } = openFixture(createOwners('enforce', owned));
+    const { ask, index } = openFixture({ owners: 'enforce', identityGrants: [owned] });
     assert.equal(ask('one')?.grant.identity?.name, 'one');
     assert.equal(ask('two')?.grant.identity?.name, 'two');
     const left = { namespaces: ['default'], clientIds: [clientIds.two] };

@@ -4,7 +4,6 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
 import type { Answer } from '../../../src/nmi/base/answers.ts';
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
-import { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
 import type { Exchange } from '../../../src/nmi/server/request.ts';
 import { ask, type Reply } from '../../support/ask.ts';
 import {
@@ -14,8 +13,8 @@ import {
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { createOwners } from '../../support/owners.ts';
-import { longLived, openEndpointFixture } from '../../support/token-endpoint-fixture.ts';
+import { longLived } from '../../support/token-fixture.ts';
+import { world, type WorldGiven } from '../../world.ts';
 import { untilMetric } from '../../support/until-metric.ts';
 import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../../support/loopback-agent.ts';
 
@@ -29,26 +28,19 @@ function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Re
 }
 
 /** Pod `default/p` is bound to an identity; its token is cached. */
-function openFixture(owners = createOwners('off')) {
+function openFixture(given: WorldGiven = {}) {
   const clock = new HandClock();
-  const fixture = openEndpointFixture(
+  const fixture = world({
+    ...given,
     clock,
-    undefined,
-    {
+    policy: { graceMs: 0 },
+    tokens: {
       get: () => Promise.resolve({ ok: true, rendered: longLived, outcome: 'miss' }),
     },
-    owners,
-  );
+  });
   fixture.pods.upsert(createPod({ name: 'p', uid: 'p', labels: { aadpodidbinding: 'label' } }));
   fixture.grants.identities.upsert(createIdentity({ clientId }));
   fixture.grants.bindings.upsert(createBinding());
-  const endpoint = new HostTokenEndpoint({
-    clusterState: fixture.clusterState,
-    policy: fixture.policy,
-    admit: fixture.admit,
-    clock,
-    endpoint: fixture.tokens,
-  });
   async function handle(
     ip: string,
     headers: Readonly<Record<string, string>>,
@@ -61,7 +53,7 @@ function openFixture(owners = createOwners('off')) {
       isGone: false,
       headerValues: (name: string) => (headers[name] === undefined ? [] : [headers[name]]),
     } as unknown as Exchange;
-    const answer = endpoint.handle(exchange, query);
+    const answer = fixture.hostTokens.handle(exchange, query);
     if (answer instanceof Promise) {
       await nextTurn();
       whileWaiting();
@@ -109,10 +101,10 @@ describe('the answers of /host/token', () => {
   });
 
   it('require the grant of the identity to the namespace, like those of the pod itself', async () => {
-    const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
-    const { handle, index } = openFixture(owners);
+    const identityGrants = [{ namespaces: ['default'], clientIds: [clientId] }];
+    const { handle, ownerIndex } = openFixture({ owners: 'enforce', identityGrants });
     assert.equal((await handle('127.0.0.1', headers)).reason, 'ok');
-    index.grants.replace([]);
+    ownerIndex.grants.replace([]);
     assert.equal((await handle('127.0.0.1', headers)).reason, 'identity_not_owned');
   });
 

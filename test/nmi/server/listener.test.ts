@@ -17,7 +17,7 @@ import { HandClock } from '../../support/hand-clock.ts';
 import { bareListener, openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../../lab/fabric/free-ports.ts';
-import { longLived } from '../../support/token-endpoint-fixture.ts';
+import { longLived } from '../../support/token-fixture.ts';
 
 const usual = (...lines: readonly string[]): string =>
   ['GET /metadata/identity/oauth2/token?a=b HTTP/1.1', 'Metadata: true', ...lines, '', ''].join(

@@ -21,7 +21,7 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { freePort } from '../../../lab/fabric/free-ports.ts';
-import { longLived } from '../../support/token-endpoint-fixture.ts';
+import { longLived } from '../../support/token-fixture.ts';
 import { createOwners } from '../../support/owners.ts';
 
 const podIp = '127.0.0.11';

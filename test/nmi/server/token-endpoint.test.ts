@@ -14,20 +14,22 @@ import type { CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { createOwners } from '../../support/owners.ts';
+import { FastConnection } from '../../support/fast-connection.ts';
+import { longLived } from '../../support/token-fixture.ts';
+import { callerAt } from '../../support/request-records.ts';
 import {
-  FastConnection,
-  longLived,
-  openEndpointFixture,
-} from '../../support/token-endpoint-fixture.ts';
+  exchangeOf as exchangeTo,
+  tokenPath as path,
+  world,
+  type WorldGiven,
+} from '../../world.ts';
 
-const path = '/metadata/identity/oauth2/token';
 const vault = 'api-version=2018-02-01&resource=https://vault.example';
 const other = 'api-version=2018-02-01&resource=https://other.example';
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
 /** Pods `one` and `two`, each bound to an identity of the same name. */
-function openFixture(owners = createOwners('off')) {
+function openFixture(given: WorldGiven = {}) {
   const clock = new HandClock();
   const memory = {
     hasTokens: false,
@@ -68,17 +70,17 @@ function openFixture(owners = createOwners('off')) {
     };
     return { ok: false, failure, outcome: 'miss', cooldownLeftMs: 0 };
   };
-  const fixture = openEndpointFixture(
+  const fixture = world({
+    ...given,
     clock,
-    undefined,
-    {
+    policy: { graceMs: 0 },
+    tokens: {
       peek,
       get: (identity, resource) => fetch('get', identity, resource),
       renew: (identity, resource) => fetch('renew', identity, resource),
       replace: (identity, resource, _party, hash) => fetch(`replace ${hash}`, identity, resource),
     },
-    owners,
-  );
+  });
   for (const [index, name] of ['one', 'two'].entries()) {
     fixture.pods.upsert(
       createPod({
@@ -116,14 +118,8 @@ function openWithTenants() {
   return fixture;
 }
 
-function callerAt(remoteIp: string): CallerConnection {
-  return new CallerConnection({ remoteIp }, { kind: 'by-address' });
-}
-
 function exchangeOf(caller: CallerConnection, query: string): HttpExchange {
-  const request = { method: 'GET', url: `${path}?${query}` } as IncomingMessage;
-  const response = { destroyed: false, closed: false } as ServerResponse;
-  return new HttpExchange(request, response, caller, 0, 'id');
+  return exchangeTo(caller, `${path}?${query}`);
 }
 
 describe('an answer from the cache', () => {
@@ -218,11 +214,11 @@ describe('a permission that ends while its token is fetched', () => {
   });
 
   it('prevents the answer when it was a grant of the identity to the namespace', async () => {
-    const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
-    const fixture = openFixture(owners);
+    const identityGrants = [{ namespaces: ['default'], clientIds: [clientId] }];
+    const fixture = openFixture({ owners: 'enforce', identityGrants });
     const ask = () => fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal((await ask()).reason, 'ok');
-    fixture.memory.whileFetching = () => fixture.index.grants.replace([]);
+    fixture.memory.whileFetching = () => fixture.ownerIndex.grants.replace([]);
     assert.equal((await ask()).reason, 'identity_not_owned');
     fixture.memory.hasTokens = true;
     assert.equal((await ask()).reason, 'identity_not_owned', 'nor the cached token');
@@ -335,7 +331,7 @@ describe('a pod that requests ever new resources', () => {
     assert.equal((await answer(1)).status, 200);
     assert.ok(isFast(2));
     assert.equal((await answer(600, '127.0.0.12')).status, 200);
-    assert.deepEqual(new Set(fixture.throttled), new Set(['pod one']));
+    assert.deepEqual(new Set(fixture.limitsExceeded), new Set(['pod one']));
   });
 });
 

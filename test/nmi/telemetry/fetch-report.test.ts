@@ -5,7 +5,7 @@ import type { SourceResult } from '../../../src/nmi/sources/source.ts';
 import { createFetchReport } from '../../../src/nmi/telemetry/fetch-report.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { longLived } from '../../support/token-endpoint-fixture.ts';
+import { longLived } from '../../support/token-fixture.ts';
 
 const identity = { kind: 'client_id', value: '0a1b2c3d-0000-4000-8000-000000000001' } as const;
 const failure: SourceResult = {

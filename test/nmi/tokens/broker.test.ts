@@ -1,20 +1,11 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
-import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
-import type {
-  MayRetry,
-  SourceFailure,
-  SourceResult,
-  TokenRequest,
-} from '../../../src/nmi/sources/source.ts';
+import type { SourceFailure } from '../../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
-import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
-import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
+import type { CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { tokenKey } from '../../../src/nmi/grants/cache-key.ts';
-import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
 import {
   createBinding,
   createException,
@@ -22,10 +13,9 @@ import {
   createIdentityGrant,
   createPod,
 } from '../../support/cache-objects.ts';
-import { HandClock } from '../../support/hand-clock.ts';
-import { createToken, hourMs, pass } from '../../support/token-fixture.ts';
+import { hourMs, pass } from '../../support/token-fixture.ts';
+import { world } from '../../world.ts';
 import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
-import { createOwners } from '../../support/owners.ts';
 
 const clientIdA = '11111111-1111-4111-8111-111111111111';
 const clientIdB = '22222222-2222-4222-8222-222222222222';
@@ -36,75 +26,20 @@ const resource = 'https://vault.azure.net';
 const audience = 'api://AzureADTokenExchange';
 const party = { namespace: 'default', pod: 'pod-a' };
 
-function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode } = {}) {
-  const { maxEntries = 100, mode = 'off' } = given;
-  const clock = new HandClock();
-  const pods = new PodIndex(clock);
-  const grants = new GrantIndex(pods);
-  for (const [name, clientId] of [
+function open(given: { readonly maxEntries?: number; readonly owners?: OwnersMode } = {}) {
+  const { maxEntries = 100, owners = 'off' } = given;
+  const named = [
     ['a', clientIdA],
     ['b', clientIdB],
-  ] as const) {
-    grants.identities.upsert(createIdentity({ name, clientId }));
-    grants.bindings.upsert(createBinding({ name, identityName: name, selector: name }));
-    pods.upsert(createPod({ name: `pod-${name}`, labels: { aadpodidbinding: name } }));
-  }
-  const upstreams = new UpstreamResolver(() => ({ ok: false, problem: 'has none' }));
-  const { index, owners } = createOwners(mode, {
-    namespaces: ['default'],
-    clientIds: [clientIdA, clientIdB],
+  ] as const;
+  return world({
+    identities: named.map(([name, clientId]) => ({ name, clientId })),
+    bindings: named.map(([name]) => ({ name, identityName: name, selector: name })),
+    pods: named.map(([name]) => ({ name: `pod-${name}`, labels: { aadpodidbinding: name } })),
+    owners,
+    identityGrants: [{ namespaces: ['default'], clientIds: [clientIdA, clientIdB] }],
+    broker: { maxEntries },
   });
-  const calls: TokenRequest<UpstreamIdentity>[] = [];
-  const refreshes: string[] = [];
-  const fetches: (readonly [UpstreamIdentity, boolean, number])[] = [];
-  const told: string[] = [];
-  const bugs: unknown[] = [];
-  const upstream = {
-    failure: undefined as SourceFailure | undefined,
-    error: undefined as Error | undefined,
-    /** An authority without a server. */
-    hanging: undefined as string | undefined,
-    isNodeHanging: false,
-  };
-  const retries: MayRetry[] = [];
-  const fetch = (
-    request: TokenRequest<UpstreamIdentity>,
-    mayRetry: MayRetry,
-  ): Promise<SourceResult> => {
-    calls.push(request);
-    retries.push(mayRetry);
-    const { failure, error, hanging, isNodeHanging } = upstream;
-    const { identity } = request;
-    if (identity.kind === 'entra' ? identity.authority === hanging : isNodeHanging) {
-      return new Promise(() => undefined);
-    }
-    if (error !== undefined) return Promise.reject(error);
-    if (failure !== undefined) return Promise.resolve({ ok: false, failure });
-    const claims = { oid: 'OBJECT-ID' };
-    const jwt = `h.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.${calls.length}`;
-    return Promise.resolve({ ok: true, token: createToken(clock, jwt, 24 * hourMs) });
-  };
-  const budget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 100 };
-  const broker = new TokenBroker({
-    imds: { source: { fetch }, budget },
-    entra: { source: { fetch }, budget },
-    demand: new IdentitiesInUse({ pods, grants, owners, upstreams, workloadIdentities: undefined }),
-    clock,
-    random: () => 0.5,
-    maxEntries,
-    waitMs: 10_500,
-    nextImdsFetchId: () => `fetch ${calls.length + 1}`,
-    observer: {
-      onFetch: (identity, { ok }, durationMs) => fetches.push([identity, ok, durationMs]),
-      onRefused: ({ name }, { failure }, leftMs) =>
-        told.push(`${name} ${failure.reason}, ${Math.round((leftMs() ?? NaN) / hourMs)} h left`),
-      onAccepted: ({ name }) => told.push(`${name} accepted`),
-      onRefresh: (outcome) => refreshes.push(outcome),
-      onSourceBug: (error) => bugs.push(error),
-    },
-  });
-  const held = { clock, pods, grants, index, broker, upstream };
-  return { ...held, calls, retries, fetches, refreshes, told, bugs };
 }
 
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
@@ -224,15 +159,15 @@ describe('the broker', () => {
     ],
     [
       'AzureIdentityGrant',
-      ({ index }) => {
+      ({ ownerIndex }) => {
         const namespaces = ['default'];
-        index.grants.replace([createIdentityGrant({ namespaces, clientIds: [clientIdB] })]);
+        ownerIndex.grants.replace([createIdentityGrant({ namespaces, clientIds: [clientIdB] })]);
       },
     ],
   ];
   for (const [what, revoke] of revocations) {
     it(`drops the tokens of an identity whose last ${what} is deleted, and no others`, async () => {
-      const fixture = open({ mode: 'enforce' });
+      const fixture = open({ owners: 'enforce' });
       await fixture.broker.get(a, resource, party);
       await fixture.broker.get(b, resource, party);
       revoke(fixture);
@@ -263,7 +198,7 @@ describe('the broker', () => {
 
   it('reports from the first failed refresh on that a source refuses an identity', async () => {
     const fixture = open();
-    const { broker, clock, upstream, told } = fixture;
+    const { broker, clock, upstream, reported } = fixture;
     const seriesOf = () =>
       broker
         .samples()
@@ -276,7 +211,7 @@ describe('the broker', () => {
     await broker.get(a, resource, party);
     upstream.failure = { reason: 'identity_not_assigned', description: 'no', cooldownMs: 1_000 };
     await pass(clock, hourMs + 1);
-    assert.deepEqual(told, ['a identity_not_assigned, 12 h left']);
+    assert.deepEqual(reported, ['a identity_not_assigned, 12 h left']);
     assert.deepEqual(broker.refusalOf(a, undefined)?.leftMs, broker.refusalOf(a, resource)?.leftMs);
     assert.equal(broker.refusalOf(a, 'https://another.example')?.leftMs, 0);
     assert.equal(broker.refusalOf(b, undefined), undefined, 'unused, so it is not refreshed');
@@ -286,12 +221,12 @@ describe('the broker', () => {
     ]);
     upstream.failure = undefined;
     await pass(clock, 5 * 60_000);
-    assert.deepEqual(told.at(-1), 'a accepted');
+    assert.deepEqual(reported.at(-1), 'a accepted');
     assert.deepEqual([broker.refusalOf(a, undefined), seriesOf()], [undefined, []]);
   });
 
   it('reports failing tokens of excepted pods as of the node', async () => {
-    const { broker, clock, upstream, told, grants, pods } = open();
+    const { broker, clock, upstream, reported, grants, pods } = open();
     grants.exceptions.upsert(createException({ name: 'x', podLabels: { app: 'x' } }));
     pods.upsert(createPod({ name: 'excepted', labels: { app: 'x' } }));
     await broker.get(node, resource, party);
@@ -302,7 +237,7 @@ describe('the broker', () => {
     const [, sample] = broker.samples().filter(({ metric }) => metric.startsWith('nmi_identit'));
     const labels = { namespace: '', identity: 'node', cause: 'platform', reason: 'upstream_down' };
     assert.deepEqual(sample?.labels, labels);
-    assert.deepEqual(told, []);
+    assert.deepEqual(reported, []);
   });
 
   it('keeps what another pod of the node still needs', async () => {
@@ -344,13 +279,13 @@ describe('the broker', () => {
   });
 
   it('does not renew an identity whose grant is deleted', async () => {
-    const fixture = open({ mode: 'enforce' });
+    const fixture = open({ owners: 'enforce' });
     await fixture.broker.get(a, resource, party);
     await fixture.broker.get(b, resource, party);
     await pass(fixture.clock, 11 * hourMs);
     assert.ok(isCached(fixture, a) && isCached(fixture, b));
     const grant = { namespaces: ['default'], clientIds: [clientIdA] };
-    fixture.index.grants.replace([createIdentityGrant(grant)]);
+    fixture.ownerIndex.grants.replace([createIdentityGrant(grant)]);
     await pass(fixture.clock, 2 * hourMs);
     assert.deepEqual(
       fixture.calls.map(({ identity }) => identity),
@@ -750,7 +685,7 @@ describe('the broker', () => {
     const fixture = open();
     fixture.upstream.error = new Error('bug');
     await assert.rejects(fixture.broker.get(a, resource, party), /bug/);
-    assert.equal(fixture.bugs.length, 1);
+    assert.equal(fixture.sourceBugs.length, 1);
     fixture.upstream.error = undefined;
     assert.ok((await fixture.broker.get(a, resource, party)).ok);
   });

@@ -6,7 +6,7 @@ import type { FailureReason } from '../../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { SourceRefusals } from '../../../src/nmi/tokens/source-refusals.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { longLived } from '../../support/token-endpoint-fixture.ts';
+import { longLived } from '../../support/token-fixture.ts';
 
 const vault = 'https://vault.azure.net';
 const graph = 'https://graph.microsoft.com';

@@ -7,19 +7,19 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, it } from 'node:test';
 import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
-import { WorkloadIdentities } from '../../../../src/nmi/grants/workload-identities.ts';
 import { createServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
 import type { Attestation } from '../../../../src/redirect/redirect.ts';
 import { createBinding, createIdentity, createPod } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
-import { FastConnection, openEndpointFixture } from '../../../support/token-endpoint-fixture.ts';
+import { FastConnection } from '../../../support/fast-connection.ts';
+import { world, type WorldGiven } from '../../../world.ts';
 import { pass } from '../../../support/token-fixture.ts';
 
 const target =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
 const clientId = 'aaaaaaaa-1111-4111-8111-111111111111';
 
-function open(over: Parameters<typeof openEndpointFixture>[2] = {}) {
+function open(tokens: WorldGiven['tokens'] = {}) {
   const clock = new HandClock();
   const annotations: Record<string, string> = {};
   const accounts = createServiceAccounts({
@@ -27,8 +27,13 @@ function open(over: Parameters<typeof openEndpointFixture>[2] = {}) {
     staleLimitMs: 300_000,
     client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
   });
-  const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example');
-  const fixture = openEndpointFixture(clock, workloadIdentities, over);
+  const fixture = world({
+    clock,
+    accounts,
+    accountsTenant: 'tenant.example',
+    policy: { graceMs: 0 },
+    tokens,
+  });
   const connect = (attestation: Attestation) => {
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, attestation, () => 'uid-p');
     const connection = new FastConnection(fixture.fastPath, caller);
