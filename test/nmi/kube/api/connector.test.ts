@@ -10,7 +10,7 @@ import { createConnector } from '../../../../src/nmi/kube/api/connector.ts';
 import { kubeErrorOfFailure } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { OwnTime } from '../../../../lab/pods/own-time.ts';
 import { countingClock, eventually } from '../kube-test-bed.ts';
-import { json, openTokenServer } from '../../sources/entra/token-server.ts';
+import { json, openTokenServer } from '../../../unit/nmi/sources/entra/token-server.ts';
 
 /** Listens, and never accepts a connection: once its queue is full the kernel drops every SYN. */
 const deafServer = `

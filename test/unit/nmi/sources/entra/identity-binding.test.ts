@@ -2,48 +2,38 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { parse } from 'yaml';
-import { createLabAuthority, type LabAuthority } from '../../../../lab/fakes/authority.ts';
-import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import { createLabAuthority } from '../../../../../lab/fakes/authority.ts';
+import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import {
   bindingServerName,
   clusterHostName,
   type BindingAnswer,
-  type IdentityBindings,
-} from '../../../../lab/fakes/kube/identity-bindings.ts';
-import { systemClock } from '../../../../src/base/time/clock.ts';
-import type { ApiServer } from '../../../../src/nmi/kube/api/client.ts';
-import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
-import { entraDown } from '../../../../src/nmi/sources/entra/aadsts.ts';
+} from '../../../../../lab/fakes/kube/identity-bindings.ts';
+import { systemClock } from '../../../../../src/base/time/clock.ts';
+import type { ApiServer } from '../../../../../src/nmi/kube/api/client.ts';
+import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
+import { entraDown } from '../../../../../src/nmi/sources/entra/aadsts.ts';
 import {
   openBindingNetwork,
   serverNameOf,
-} from '../../../../src/nmi/sources/entra/identity-binding.ts';
-import { roleOfIdentity } from '../../../../src/nmi/sources/entra/identity-use.ts';
-import { createExchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
-import type { SourceFailure, SourceResult } from '../../../../src/nmi/sources/source.ts';
-import { jwtOf } from './token-server.ts';
+} from '../../../../../src/nmi/sources/entra/identity-binding.ts';
+import { roleOfIdentity } from '../../../../../src/nmi/sources/entra/identity-use.ts';
+import { createExchange } from '../../../../../src/nmi/sources/entra/token-exchange.ts';
+import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
+import { jwtOf } from '../../../../support/jwt.ts';
 
 const clusterId = '696995ccb303450001b31a18';
 const clientId = '11111111-2222-4333-8444-555555555555';
 const serviceAccount = { namespace: 'team', name: 'robot' };
 const clientAssertion = jwtOf({ sub: 'system:serviceaccount:team:robot' });
 
-interface Fixture extends AsyncDisposable {
-  readonly kube: FakeKube;
-  readonly bindings: IdentityBindings;
-  readonly authority: LabAuthority;
-  /** As the client of the API server reports it. */
-  apiServer: ApiServer;
-  fetch(): Promise<SourceResult>;
-  close(): Promise<void>;
-}
+type Fixture = Awaited<ReturnType<typeof open>>;
 
-let shared: Promise<LabAuthority> | undefined;
+const authority = await createLabAuthority();
 
 /** @param names of the certificate that the API server presents otherwise. */
-async function open(given = '', names = [clusterHostName(clusterId)]): Promise<Fixture> {
+async function open(given = '', names: readonly string[] = [clusterHostName(clusterId)]) {
   await using opening = new AsyncDisposableStack();
-  const authority = await (shared ??= createLabAuthority());
   const ca = authority.certificatePem;
   const [tls, forBindings] = await Promise.all([
     authority.issueServer(['127.0.0.1', ...names]),
@@ -52,18 +42,18 @@ async function open(given = '', names = [clusterHostName(clusterId)]): Promise<F
   const kube = opening.use(await openFakeKube({ tls: { ...tls, ca } }));
   const entra = { authority: 'https://127.0.0.1:1', caPem: ca };
   const bindings = kube.serveIdentityBindings({ clusterId, tls: forBindings, entra });
-  const fixture = {
-    kube,
-    bindings,
-    authority,
-    apiServer: { origin: kube.url, fingerprint: 'a', tls: { ca } },
-  };
+  bindings.fault = token;
+  const apiServer: ApiServer = { origin: kube.url, fingerprint: 'a', tls: { ca } };
   const client = { server: () => Promise.resolve(fixture.apiServer) };
   const options = { clock: systemClock, timeoutMs: 3_000, userAgent: 'nmi/test' };
   const network = opening.use(openBindingNetwork({ ...options, client, clusterId: given }));
   const exchange = createExchange({ network, clock: systemClock });
   const owned = opening.move();
-  return Object.assign(fixture, {
+  const fixture = {
+    kube,
+    bindings,
+    /** As the client of the API server reports it. */
+    apiServer,
     close: async () => network[Symbol.asyncDispose](),
     fetch: () =>
       exchange(
@@ -82,7 +72,8 @@ async function open(given = '', names = [clusterHostName(clusterId)]): Promise<F
         AbortSignal.timeout(5_000),
       ),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  });
+  };
+  return fixture;
 }
 
 async function failureOf(fixture: Fixture): Promise<SourceFailure> {
@@ -120,7 +111,6 @@ describe('the name for identity bindings', () => {
 describe('an exchange by an identity binding', () => {
   it('is made under that name, and not with Entra ID itself', async () => {
     await using fixture = await open();
-    fixture.bindings.fault = token;
     const result = await fixture.fetch();
     assert.ok(result.ok);
     assert.equal(result.token.clientId, clientId);
@@ -134,7 +124,6 @@ describe('an exchange by an identity binding', () => {
 
   it('reads the certificate once for many that are made at once', async () => {
     await using fixture = await open();
-    fixture.bindings.fault = token;
     const results = await Promise.all(Array.from({ length: 8 }, () => fixture.fetch()));
     assert.ok(results.every(({ ok }) => ok));
     assert.ok(fixture.kube.connections <= 8, `${fixture.kube.connections} connections`);
@@ -152,7 +141,6 @@ describe('an exchange by an identity binding', () => {
       ],
     ] as const) {
       await using fixture = await open(given, [...names]);
-      fixture.bindings.fault = token;
       if (problem === undefined) {
         assert.ok((await fixture.fetch()).ok);
         continue;
@@ -201,7 +189,6 @@ describe('an exchange by an identity binding', () => {
 
   it('follows the authority of the cluster when that is replaced', async () => {
     await using fixture = await open();
-    fixture.bindings.fault = token;
     assert.ok((await fixture.fetch()).ok);
     const former = fixture.apiServer;
     const ca = (await createLabAuthority()).certificatePem;
@@ -214,7 +201,6 @@ describe('an exchange by an identity binding', () => {
     fixture.apiServer = { ...former, fingerprint: 'c' };
     assert.ok((await fixture.fetch()).ok);
     await using other = await open();
-    other.bindings.fault = token;
     fixture.apiServer = { ...other.apiServer, fingerprint: 'd' };
     assert.ok((await fixture.fetch()).ok);
     assert.equal(other.bindings.requests.length, 1);
@@ -222,7 +208,6 @@ describe('an exchange by an identity binding', () => {
 
   it('opens no connections after the end, also when the authority is replaced just then', async () => {
     await using fixture = await open();
-    fixture.bindings.fault = token;
     assert.ok((await fixture.fetch()).ok);
     fixture.apiServer = { ...fixture.apiServer, fingerprint: 'b' };
     const failing = failureOf(fixture);
@@ -235,63 +220,50 @@ describe('an exchange by an identity binding', () => {
 });
 
 describe('an API server that refuses', () => {
-  const account = 'Service account team/robot';
-  for (const [title, answer, reason, says] of [
-    ['a token', json(401, { message: 'Unauthorized' }), 'credential_refused', /: Unauthorized$/],
-    [
-      'an account',
-      json(403, { kind: 'Status', message: 'forbidden: no' }),
-      'credential_invalid',
-      new RegExp(
-        `^${account} may not use .*use-mi-${clientId}.* \\(.* answered status 403: forbidden: no\\)$`,
-      ),
-    ],
-    [
-      'a path',
-      { status: 404, type: 'text/plain', body: '404 page not found' },
-      'credential_invalid',
-      /^This cluster has no identity bindings: the API server as a\w+\.ests\.aks answered status 404/,
-    ],
-    [
-      'a request',
-      json(400, { message: 'not bound to this cluster' }),
-      'upstream_refused',
-      /^the API server as a\w+\.ests\.aks answered status 400: not bound to this cluster$/,
-    ],
-    [
-      'an identity, in the words of Entra ID',
-      json(401, { error: 'unauthorized_client', error_description: 'AADSTS700016: no' }),
-      'identity_refused',
-      /^AADSTS700016: no$/,
-    ],
-    [
-      'everything, by a page',
-      { status: 200, type: 'text/html', body: '<html>' },
-      'upstream_down',
-      /^the API server as a\w+\.ests\.aks answered something that is not a JSON object$/,
-    ],
-    [
-      'everything, for now',
-      json(503, { message: 'busy' }),
-      'upstream_down',
-      /answered status 503: busy$/,
-    ],
-  ] as const) {
-    it(`${title} gives one reason`, async () => {
+  const server = String.raw`the API server as a\w+\.ests\.aks`;
+  const message = (status: number, text: string) => json(status, { message: text });
+  const unauthorized = { error: 'unauthorized_client', error_description: 'AADSTS700016: no' };
+
+  it('gives one reason, after one request', async () => {
+    for (const [answer, reason, says] of [
+      [message(401, 'Unauthorized'), 'credential_refused', ': Unauthorized$'],
+      [
+        json(403, { kind: 'Status', message: 'forbidden: no' }),
+        'credential_invalid',
+        `^Service account team/robot may not use .*use-mi-${clientId}.* \\(.* answered status 403: forbidden: no\\)$`,
+      ],
+      [
+        { status: 404, type: 'text/plain', body: '404 page not found' },
+        'credential_invalid',
+        `^This cluster has no identity bindings: ${server} answered status 404`,
+      ],
+      [
+        message(400, 'not bound to this cluster'),
+        'upstream_refused',
+        `^${server} answered status 400: not bound to this cluster$`,
+      ],
+      [json(401, unauthorized), 'identity_refused', '^AADSTS700016: no$'],
+      [
+        { status: 200, type: 'text/html', body: '<html>' },
+        'upstream_down',
+        `^${server} answered something that is not a JSON object$`,
+      ],
+      [message(503, 'busy'), 'upstream_down', 'answered status 503: busy$'],
+    ] as const) {
       await using fixture = await open();
       fixture.bindings.fault = answer;
       const failure = await failureOf(fixture);
       assert.equal(failure.reason, reason);
-      assert.match(failure.description, says);
+      assert.match(failure.description, new RegExp(says));
       const leastMs = reason === 'upstream_down' ? 250 : 5_000;
       assert.ok(failure.cooldownMs >= leastMs, `${failure.cooldownMs} ms`);
       assert.equal(fixture.bindings.requests.length, 1);
-    });
-  }
+    }
+  });
 
   it('an account names the ClusterRole that it needs, in YAML without quotation marks', async () => {
     await using fixture = await open();
-    fixture.bindings.fault = json(403, { message: 'no' });
+    fixture.bindings.fault = message(403, 'no');
     const { description } = await failureOf(fixture);
     const [, yaml = ''] = /Apply this ClusterRole: (.+) and bind it/.exec(description) ?? [];
     assert.deepEqual(parse(yaml), roleOfIdentity(clientId));
@@ -301,7 +273,7 @@ describe('an API server that refuses', () => {
   it('and repeats the token in its answer is not quoted', async () => {
     await using fixture = await open();
     for (const status of [400, 401, 403, 503]) {
-      fixture.bindings.fault = json(status, { message: `got ${clientAssertion}` });
+      fixture.bindings.fault = message(status, `got ${clientAssertion}`);
       const { description } = await failureOf(fixture);
       assert.ok(!description.includes(clientAssertion.slice(0, 20)), description);
       assert.match(description, /its text is withheld/);
