@@ -1,0 +1,934 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { bindingLabel } from '../../../../src/cache/index/binding-label.ts';
+import { GrantIndex, oldest, type PodGrants } from '../../../../src/cache/index/grant-index.ts';
+import type {
+  Binding,
+  Exception,
+  Identity,
+  ObjectRef,
+  ObjectStore,
+  Pod,
+} from '../../../../src/cache/index/objects.ts';
+import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../../support/cache-objects.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+
+function createIndexes(...stored: readonly Pod[]) {
+  const clock = new HandClock(1_000_000);
+  const pods = new PodIndex(clock);
+  pods.replace(stored);
+  return { clock, pods, grants: new GrantIndex(pods) };
+}
+
+const labelled = (value: string, more: Partial<Pod> = {}): Pod =>
+  createPod({ labels: { [bindingLabel]: value }, ...more });
+
+/** The names of the pod's identities in order, or the kind of its grants. */
+function summary(grants: PodGrants | undefined): string {
+  if (grants?.kind !== 'bound') return grants?.kind ?? 'no such pod';
+  return grants.identities.map(({ name }) => name).join(' ');
+}
+
+describe('the grants of a pod', () => {
+  it('are the identities named by the bindings with its label', () => {
+    const { grants } = createIndexes(labelled('label'));
+    const identity = createIdentity();
+    const binding = createBinding();
+    grants.identities.upsert(identity);
+    grants.bindings.upsert(binding);
+    assert.deepEqual(grants.grantsOf('uid-pod'), {
+      kind: 'bound',
+      label: 'label',
+      identities: [identity],
+      byClientId: new Map([['client-of-identity', identity]]),
+      byResourceId: new Map(),
+      bindings: [binding],
+      danglingBindings: [],
+    });
+    assert.equal(grants.grantsOf('other'), undefined);
+  });
+
+  it('do not depend on the order in which the objects arrive', () => {
+    const { pods, grants } = createIndexes();
+    grants.bindings.upsert(createBinding());
+    grants.identities.upsert(createIdentity());
+    pods.upsert(labelled('label'));
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'identity');
+  });
+
+  it('need a label and selector that are equal byte for byte', () => {
+    for (const value of ['Label', 'label ', 'labe', 'label2']) {
+      const { grants } = createIndexes(labelled(value));
+      grants.identities.upsert(createIdentity());
+      grants.bindings.upsert(createBinding({ selector: 'label' }));
+      assert.equal(summary(grants.grantsOf('uid-pod')), 'no-binding', value);
+    }
+  });
+
+  it('are none without a label, even where a binding has an empty selector', () => {
+    const { grants } = createIndexes(createPod(), labelled('', { name: 'empty' }));
+    grants.identities.upsert(createIdentity());
+    grants.bindings.upsert(createBinding({ selector: '' }));
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'no-label');
+    assert.equal(summary(grants.grantsOf('uid-empty')), 'no-label');
+  });
+
+  it('stay within the namespace, even if another has objects of the same names', () => {
+    const { grants } = createIndexes(
+      labelled('label'),
+      labelled('label', { namespace: 'b', name: 'b' }),
+    );
+    grants.identities.upsert(createIdentity({ uid: 'a', clientId: 'in-a' }));
+    grants.bindings.upsert(createBinding());
+    assert.equal(summary(grants.grantsOf('uid-b')), 'no-binding');
+    grants.bindings.upsert(createBinding({ namespace: 'b' }));
+    assert.equal(summary(grants.grantsOf('uid-b')), 'no-identity');
+    grants.identities.upsert(createIdentity({ namespace: 'b', uid: 'b', clientId: 'in-b' }));
+    const [inA, inB] = ['uid-pod', 'uid-b'].map((uid) => grants.grantsOf(uid));
+    assert.deepEqual(inA?.kind === 'bound' && [...inA.byClientId.keys()], ['in-a']);
+    assert.deepEqual(inB?.kind === 'bound' && [...inB.byClientId.keys()], ['in-b']);
+  });
+
+  it('exist for host-network pods as well', () => {
+    const { grants } = createIndexes(labelled('label', { hostNetwork: true }));
+    grants.identities.upsert(createIdentity());
+    grants.bindings.upsert(createBinding());
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'identity');
+  });
+
+  it('do not come from the name of a controller, unlike in MIC', () => {
+    const { grants } = createIndexes(createPod({ name: 'mic-1234' }));
+    assert.equal(summary(grants.grantsOf('uid-mic-1234')), 'no-label');
+  });
+
+  it('skip a binding without its identity when another identity exists', () => {
+    const { grants } = createIndexes(labelled('label'));
+    const good = createBinding({ name: 'good' });
+    const dangling = createBinding({ name: 'dangling', identityName: 'gone' });
+    grants.bindings.replace([dangling, good]);
+    grants.identities.upsert(createIdentity());
+    const found = grants.grantsOf('uid-pod');
+    assert.equal(summary(found), 'identity');
+    assert.deepEqual(found?.kind === 'bound' && found.bindings, [good]);
+    assert.deepEqual(found?.kind === 'bound' && found.danglingBindings, [dangling]);
+  });
+
+  it('take the 200 oldest bindings of a label, and cost little for each further one', () => {
+    const { pods, grants } = createIndexes();
+    pods.upsert(labelled('label'));
+    grants.identities.upsert(createIdentity());
+    for (let index = 0; index < 10_000; index++) {
+      const name = `b${String(9_999 - index).padStart(4, '0')}`;
+      grants.bindings.upsert(createBinding({ name, uid: name, createdAtWallMs: index }));
+    }
+    const found = grants.grantsOf('uid-pod');
+    assert.ok(found?.kind === 'bound');
+    assert.equal(grants.surplusBindings('default', 'label'), 9_800);
+    assert.equal(found.bindings[0]?.name, 'b9800');
+    assert.equal(found.bindings.at(-1)?.name, 'b9999');
+    const { generation } = grants;
+    for (let turn = 0; turn < 20; turn++) {
+      const late = createBinding({ name: 'late', uid: 'late', createdAtWallMs: 1e6 + turn });
+      grants.bindings.upsert(late);
+    }
+    assert.equal(grants.surplusBindings('default', 'label'), 9_801);
+    assert.deepEqual([grants.grantsOf('uid-pod'), grants.generation], [found, generation]);
+    grants.bindings.remove(createBinding({ name: 'b9999', uid: 'b9999', createdAtWallMs: 0 }));
+    const after = grants.grantsOf('uid-pod');
+    assert.ok(
+      after?.kind === 'bound' && after.bindings[0]?.name === 'b9799',
+      'the next one counts',
+    );
+  });
+
+  it('are by the 200 oldest bindings after any change of one', () => {
+    const nameOf = (at: number) => `b${String(at).padStart(3, '0')}`;
+    const step = fc.record({
+      at: fc.nat(219),
+      createdAtWallMs: fc.nat(30),
+      identityName: fc.constantFrom('one', 'two'),
+      isRemoved: fc.boolean(),
+    });
+    const steps = fc.array(step, { maxLength: 60 });
+    const first = fc.array(fc.nat(30), { minLength: 195, maxLength: 205 });
+    fc.assert(
+      fc.property(first, steps, (ages, changes) => {
+        const { grants } = createIndexes(labelled('label'));
+        grants.identities.replace(['one', 'two'].map((name) => createIdentity({ name })));
+        const stored = new Map<string, Binding>();
+        const put = (binding: Binding) => void stored.set(binding.name, binding);
+        ages.forEach((createdAtWallMs, at) => {
+          put(createBinding({ name: nameOf(at), identityName: 'one', createdAtWallMs }));
+        });
+        grants.bindings.replace([...stored.values()]);
+        for (const { at, createdAtWallMs, identityName, isRemoved } of changes) {
+          const binding = createBinding({ name: nameOf(at), createdAtWallMs, identityName });
+          if (isRemoved) {
+            stored.delete(binding.name);
+            grants.bindings.remove(binding);
+          } else {
+            put(binding);
+            grants.bindings.upsert(binding);
+          }
+          const byAge = [...stored.values()].sort(
+            (a, b) => a.createdAtWallMs - b.createdAtWallMs || (a.name < b.name ? -1 : 1),
+          );
+          const expected = byAge.slice(0, 200).sort((a, b) => (a.name < b.name ? -1 : 1));
+          const found = grants.grantsOf('uid-pod');
+          assert.ok(found?.kind === 'bound');
+          assert.deepEqual(found.bindings, expected);
+          assert.deepEqual(
+            new Set(found.identities.map(({ name }) => name)),
+            new Set(expected.map((each) => each.identityName)),
+          );
+          assert.equal(grants.surplusBindings('default', 'label'), Math.max(0, stored.size - 200));
+        }
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('come from a binding for a service account to pods under it alone', () => {
+    const robot = labelled('x', { name: 'robot', serviceAccount: 'robot' });
+    const other = labelled('x', { name: 'other' });
+    const { grants } = createIndexes(robot, other);
+    const summaries = () => [robot, other].map(({ uid }) => summary(grants.grantsOf(uid)));
+    grants.identities.replace(['wide', 'narrow'].map((name) => createIdentity({ name })));
+    const narrow = createBinding({
+      name: 'narrow',
+      identityName: 'narrow',
+      selector: 'x',
+      serviceAccount: 'robot',
+    });
+    grants.bindings.upsert(narrow);
+    assert.deepEqual(summaries(), ['narrow', 'no-binding']);
+    const refused = grants.grantsOf(other.uid);
+    assert.deepEqual(refused?.kind === 'no-binding' && refused.bindingsForOtherAccounts, [narrow]);
+    grants.bindings.upsert(createBinding({ name: 'wide', identityName: 'wide', selector: 'x' }));
+    assert.deepEqual(summaries(), ['narrow wide', 'wide']);
+    grants.bindings.upsert({ ...narrow, serviceAccount: '' });
+    assert.deepEqual(summaries(), ['narrow wide', 'narrow wide']);
+    assert.equal(grants.grantsOf(robot.uid), grants.grantsOf(other.uid));
+    grants.bindings.upsert({ ...narrow, serviceAccount: 'default' });
+    assert.deepEqual(summaries(), ['wide', 'narrow wide']);
+  });
+
+  it('stay the same when a binding for another service account comes and goes', () => {
+    const { grants } = createIndexes(labelled('x', { serviceAccount: 'robot' }));
+    grants.identities.upsert(createIdentity());
+    grants.bindings.upsert(createBinding({ selector: 'x' }));
+    const { generation } = grants;
+    const found = grants.grantsOf('uid-pod');
+    assert.equal(found?.kind, 'bound');
+    const foreign = createBinding({ name: 'foreign', selector: 'x', serviceAccount: 'other' });
+    grants.bindings.upsert(foreign);
+    grants.bindings.remove(foreign);
+    assert.equal(grants.grantsOf('uid-pod'), found);
+    assert.equal(grants.generation, generation);
+    grants.bindings.upsert({ ...foreign, serviceAccount: 'robot' });
+    assert.notEqual(grants.grantsOf('uid-pod'), found);
+  });
+
+  it('list an identity once when two bindings name it', () => {
+    const { grants } = createIndexes(labelled('label'));
+    grants.bindings.replace([createBinding({ name: 'a' }), createBinding({ name: 'b' })]);
+    grants.identities.upsert(createIdentity());
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'identity');
+  });
+
+  it('give a client id that two identities share to the first in the default order', () => {
+    const { grants } = createIndexes(labelled('label'));
+    const resourceId = '/subscriptions/x/';
+    const [young, old] = [2, 1].map((createdAtWallMs) =>
+      createIdentity({
+        name: `i${createdAtWallMs}`,
+        clientId: 'Same',
+        resourceId,
+        createdAtWallMs,
+      }),
+    );
+    grants.identities.replace([young!, old!]);
+    grants.bindings.replace(
+      ['i1', 'i2'].map((name) => createBinding({ name, identityName: name })),
+    );
+    const found = grants.grantsOf('uid-pod');
+    assert.ok(found?.kind === 'bound');
+    assert.deepEqual([...found.byClientId], [['same', old]]);
+    assert.deepEqual([...found.byResourceId], [['/subscriptions/x', old]]);
+  });
+
+  it('follow an edit of any object at once', () => {
+    const { pods, grants } = createIndexes(labelled('label'));
+    const steps: [() => void, string][] = [
+      [() => grants.bindings.upsert(createBinding()), 'no-identity'],
+      [() => grants.identities.upsert(createIdentity()), 'identity'],
+      [() => grants.bindings.upsert(createBinding({ identityName: 'two' })), 'no-identity'],
+      [() => grants.identities.upsert(createIdentity({ name: 'two' })), 'two'],
+      [() => grants.bindings.upsert(createBinding({ selector: 'else' })), 'no-binding'],
+      [() => pods.upsert(labelled('else')), 'identity'],
+      [() => grants.bindings.upsert(createBinding({ selector: 'else', uid: 'new' })), 'identity'],
+      [() => grants.bindings.remove(createBinding()), 'identity'],
+      [() => grants.bindings.remove(createBinding({ uid: 'new' })), 'no-binding'],
+      [() => pods.upsert(createPod()), 'no-label'],
+      [() => pods.remove(createPod()), 'no such pod'],
+    ];
+    for (const [step, expected] of steps) {
+      step();
+      assert.equal(summary(grants.grantsOf('uid-pod')), expected);
+    }
+  });
+
+  it('are not affected by the late delete of a predecessor', () => {
+    const { grants } = createIndexes(
+      labelled('label'),
+      createPod({ name: 'x', labels: { a: 'b' } }),
+    );
+    grants.identities.upsert(createIdentity());
+    grants.bindings.upsert(createBinding());
+    grants.exceptions.upsert(createException({ podLabels: { a: 'b' } }));
+    const { generation } = grants;
+    grants.identities.remove(createIdentity({ uid: 'old' }));
+    grants.bindings.remove(createBinding({ uid: 'old' }));
+    grants.exceptions.remove(createException({ uid: 'old' }));
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'identity');
+    assert.equal(summary(grants.grantsOf('uid-x')), 'exception');
+    assert.equal(grants.generation, generation);
+  });
+});
+
+describe('how long something has been missing', () => {
+  it('is counted from the later of the creation and the label of the pod', () => {
+    const { clock, pods, grants } = createIndexes(labelled('x', { createdAtWallMs: 700 }));
+    const sinceOf = () => {
+      const found = grants.grantsOf('uid-pod');
+      return found !== undefined && 'sinceWallMs' in found ? found.sinceWallMs : undefined;
+    };
+    assert.equal(sinceOf(), 700);
+    clock.advance(50);
+    pods.upsert(labelled('label', { createdAtWallMs: 700 }));
+    assert.equal(sinceOf(), 1_000_050);
+    grants.bindings.upsert(createBinding({ createdAtWallMs: 10 }));
+    assert.equal(sinceOf(), 1_000_050);
+    grants.bindings.upsert(createBinding({ name: 'b2', createdAtWallMs: 1_000_060 }));
+    assert.equal(sinceOf(), 1_000_060);
+  });
+});
+
+describe('an exception', () => {
+  const cases: readonly [string, Record<string, string>, string][] = [
+    ['matches by any one label', { app: 'web', tier: 'else' }, 'exception'],
+    ['compares values whatever their case', { app: 'WEB' }, 'exception'],
+    ['compares keys exactly', { App: 'web' }, 'identity'],
+    ['does not match by a part of a value', { app: 'we' }, 'identity'],
+    ['matches nothing without labels', {}, 'identity'],
+    ['is not confused by keys that every object inherits', { constructor: 'web' }, 'identity'],
+  ];
+  for (const [name, podLabels, expected] of cases) {
+    it(name, () => {
+      const { grants } = createIndexes(
+        createPod({ labels: { [bindingLabel]: 'label', app: 'web', tier: 'front' } }),
+      );
+      grants.identities.upsert(createIdentity());
+      grants.bindings.upsert(createBinding());
+      grants.exceptions.upsert(createException({ podLabels }));
+      assert.equal(summary(grants.grantsOf('uid-pod')), expected);
+      grants.exceptions.replace([]);
+      assert.equal(summary(grants.grantsOf('uid-pod')), 'identity');
+    });
+  }
+
+  it('counts in its own namespace only', () => {
+    const { grants } = createIndexes(createPod({ labels: { app: 'web' } }));
+    grants.exceptions.upsert(createException({ namespace: 'other', podLabels: { app: 'web' } }));
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'no-label');
+  });
+
+  it('is the first by name when several match, whatever the order of arrival', () => {
+    for (const order of ['cab', 'bac', 'abc']) {
+      const { grants } = createIndexes(createPod({ labels: { app: 'web' } }));
+      for (const name of order) {
+        grants.exceptions.upsert(createException({ name, podLabels: { app: 'web' } }));
+      }
+      const found = grants.grantsOf('uid-pod');
+      assert.equal(found?.kind === 'exception' && found.exception.name, 'a');
+    }
+  });
+
+  it('is withdrawn when it is edited', () => {
+    const { grants } = createIndexes(createPod({ labels: { app: 'web' } }));
+    grants.exceptions.upsert(createException({ podLabels: { app: 'web' } }));
+    grants.exceptions.upsert(createException({ podLabels: { app: 'api' } }));
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'no-label');
+  });
+});
+
+describe('listeners of the grant index', () => {
+  it('are called once for each step that changed a pod or its grants, and for no other', () => {
+    const { pods, grants } = createIndexes(labelled('label'));
+    const told: string[] = [];
+    grants.onChange(() => {
+      told.push(`${grants.generation - generation}:${summary(grants.grantsOf('uid-pod'))}`);
+    });
+    const { generation } = grants;
+    grants.identities.replace([createIdentity(), createIdentity({ name: 'unbound' })]);
+    assert.deepEqual(told.splice(0), []);
+    grants.bindings.replace([createBinding(), createBinding({ name: 'x', selector: 'else' })]);
+    assert.deepEqual(told.splice(0), ['1:identity']);
+    grants.bindings.replace([createBinding(), createBinding({ name: 'x', selector: 'else' })]);
+    grants.bindings.upsert(createBinding());
+    grants.bindings.remove(createBinding({ name: 'absent' }));
+    grants.exceptions.upsert(createException({ podLabels: { no: 'body' } }));
+    assert.deepEqual(told.splice(0), []);
+    pods.upsert(labelled('label', { ips: ['10.0.0.1'] }));
+    assert.deepEqual(told.splice(0), ['2:identity']);
+    grants.identities.replace([]);
+    assert.deepEqual(told.splice(0), ['3:no-identity']);
+    pods.remove(createPod());
+    assert.deepEqual(told.splice(0), ['4:no such pod']);
+  });
+
+  it('do no harm when one throws', () => {
+    const errors: unknown[] = [];
+    const pods = new PodIndex(new HandClock());
+    const grants = new GrantIndex(pods, (error) => errors.push(error));
+    const failure = new Error('listener');
+    let told = 0;
+    grants.onChange(() => {
+      throw failure;
+    });
+    const stop = grants.onChange(() => {
+      told++;
+    });
+    pods.upsert(labelled('label'));
+    stop();
+    grants.bindings.upsert(createBinding());
+    assert.equal(told, 1);
+    assert.deepEqual(errors, [failure, failure]);
+    assert.equal(summary(grants.grantsOf('uid-pod')), 'no-identity');
+  });
+});
+
+describe('the work of one event', () => {
+  const namespaceCount = 50;
+  const podCount = 250;
+  const identityCount = 10_000;
+  const bindingCount = 20_000;
+
+  const where = (at: number) => `ns-${at % namespaceCount}`;
+  const pods = Array.from({ length: podCount }, (_, at) =>
+    labelled(`label-${at % 125}`, {
+      namespace: where(at),
+      name: `pod-${at}`,
+      ips: [`10.1.${at >> 8}.${at & 255}`],
+    }),
+  );
+  const identities = Array.from({ length: identityCount }, (_, at) =>
+    createIdentity({ namespace: where(at), name: `identity-${at}` }),
+  );
+  const bindings = Array.from({ length: bindingCount }, (_, at) =>
+    createBinding({
+      namespace: where(at),
+      name: `binding-${at}`,
+      identityName: `identity-${at % identityCount}`,
+      selector: `label-${at}`,
+    }),
+  );
+
+  const { pods: podIndex, grants } = createIndexes();
+  const recomputedBy = (step: () => void): number => {
+    const before = grants.stats.recomputed;
+    step();
+    return grants.stats.recomputed - before;
+  };
+
+  it('is one pass over the pods for a replace of everything', () => {
+    assert.equal(
+      recomputedBy(() => podIndex.replace(pods)),
+      podCount,
+    );
+    assert.equal(
+      recomputedBy(() => grants.identities.replace(identities)),
+      0,
+    );
+    const bound = recomputedBy(() => grants.bindings.replace(bindings));
+    assert.equal(bound, grants.stats.boundPods);
+    assert.ok(bound > 0);
+    assert.equal(
+      recomputedBy(() => grants.bindings.replace(structuredClone(bindings))),
+      0,
+    );
+    assert.equal(
+      recomputedBy(() => grants.identities.replace(structuredClone(identities))),
+      0,
+    );
+    assert.equal(
+      recomputedBy(() => podIndex.replace(structuredClone(pods))),
+      0,
+    );
+    assert.deepEqual(
+      { ...grants.stats, recomputed: 0 },
+      {
+        identities: identityCount,
+        bindings: bindingCount,
+        exceptions: 0,
+        boundPods: bound,
+        labelGroups: podCount,
+        recomputed: 0,
+      },
+    );
+  });
+
+  it('is only the pods that the event touches', () => {
+    const carriers = pods.filter(
+      (pod) => pod.namespace === 'ns-7' && pod.labels[bindingLabel] === 'label-7',
+    ).length;
+    assert.ok(carriers > 0 && carriers < podCount / 10);
+    const binding = bindings[7]!;
+    const identity = identities[7]!;
+    const [first, other] = [pods[0]!, pods[1]!];
+    const untouched = grants.grantsOf(other.uid);
+
+    const edits: [string, number, () => void][] = [
+      ['binding', carriers, () => grants.bindings.upsert({ ...binding, createdAtWallMs: 5 })],
+      ['identity', carriers, () => grants.identities.upsert({ ...identity, clientId: 'new' })],
+      ['identity gone', carriers, () => grants.identities.remove(identity)],
+      ['binding gone', carriers, () => grants.bindings.remove(binding)],
+      ['binding of nobody', 0, () => grants.bindings.remove(bindings[19_999]!)],
+      ['identity of nobody', 0, () => grants.identities.remove(identities[9_999]!)],
+      ['pod', 1, () => podIndex.upsert({ ...first, terminating: true })],
+      ['pod gone', 0, () => podIndex.remove(first)],
+      ['pod come', 1, () => podIndex.upsert(first)],
+      [
+        'exception',
+        1,
+        () =>
+          grants.exceptions.upsert(
+            createException({
+              namespace: first.namespace,
+              podLabels: { [bindingLabel]: first.labels[bindingLabel]! },
+            }),
+          ),
+      ],
+    ];
+    for (const [name, expected, step] of edits) assert.equal(recomputedBy(step), expected, name);
+    assert.equal(grants.grantsOf(other.uid), untouched);
+  });
+
+  it('compares each binding of the label some ten times at most, in whichever order they come', () => {
+    const names = Array.from({ length: 10_000 }, (_, at) => `b${String(at).padStart(4, '0')}`);
+    for (const order of ['oldest first', 'youngest first']) {
+      const index = createIndexes(
+        ...Array.from({ length: 20 }, (_, at) => labelled('label', { name: `pod-${at}` })),
+      );
+      let reads = 0;
+      const all = names.map((name, at) =>
+        Object.defineProperty(createBinding({ name }), 'createdAtWallMs', {
+          enumerable: true,
+          get: () => {
+            reads++;
+            return order === 'oldest first' ? at : names.length - at;
+          },
+        }),
+      );
+      const [first, last] = order === 'oldest first' ? ['b0000', 'b9999'] : ['b9999', 'b0000'];
+      const removed = (name: string) => () => index.grants.bindings.remove(createBinding({ name }));
+      const steps: readonly (readonly [what: string, most: number, step: () => void])[] = [
+        ['a list', 10, () => index.grants.bindings.replace(all)],
+        ['an identity', 0.1, () => index.grants.identities.upsert(createIdentity())],
+        ['one that does not count', 0.1, removed(last)],
+        ['one that counts', 10, removed(first)],
+      ];
+      for (const [what, most, step] of steps) {
+        reads = 0;
+        step();
+        // A comparison reads two.
+        const each = reads / 2 / names.length;
+        assert.ok(each <= most, `${what}, ${order}: ${each} times`);
+      }
+    }
+  });
+
+  it('visits no exception without a label of the pod', () => {
+    const matching = Array.from({ length: 10 }, (_, at) =>
+      createPod({ name: `pod-${at}`, labels: { app: 'web', [`key-${at}`]: 'y' } }),
+    );
+    const index = createIndexes(...matching);
+    let visits = 0;
+    index.grants.exceptions.replace(
+      Array.from({ length: 1_500 }, (_, at) =>
+        Object.defineProperty(createException({ name: `e-${at}` }), 'podLabels', {
+          enumerable: true,
+          get: () => {
+            visits++;
+            return { [`key-${at}`]: 'x', [`other-${at}`]: 'x' };
+          },
+        }),
+      ),
+    );
+    const visitsOf = (step: () => void): number => {
+      visits = 0;
+      step();
+      return visits;
+    };
+    const excepted = createPod({ name: 'other', labels: { 'key-7': 'X' } });
+    const exception = createException({ podLabels: { app: 'web' } });
+    const steps: readonly (readonly [what: string, step: () => void])[] = [
+      ['a pod', () => index.pods.upsert(excepted)],
+      ['an exception', () => index.grants.exceptions.upsert(exception)],
+      ['its end', () => index.grants.exceptions.remove(exception)],
+    ];
+    for (const [what, step] of steps) assert.equal(visitsOf(step), 0, what);
+    assert.equal(summary(index.grants.grantsOf('uid-other')), 'exception');
+  });
+
+  it('is nothing for an identity that only an earlier version of a binding named', () => {
+    const index = createIndexes(labelled('label')).grants;
+    index.bindings.upsert(createBinding({ identityName: 'once' }));
+    index.bindings.upsert(createBinding({ identityName: 'now' }));
+    const before = index.stats.recomputed;
+    index.identities.upsert(createIdentity({ name: 'once' }));
+    assert.equal(index.stats.recomputed, before);
+    index.identities.upsert(createIdentity({ name: 'now' }));
+    assert.equal(index.stats.recomputed, before + 1);
+  });
+
+  it('leaves nothing behind for labels that no pod has any more', () => {
+    const index = createIndexes();
+    for (let at = 0; at < 100; at++) {
+      const twins = ['a', 'b'].map((name) =>
+        labelled(`label-${at}`, { name, uid: `${name}${at}` }),
+      );
+      for (const twin of twins) index.pods.upsert(twin);
+      assert.equal(index.grants.stats.labelGroups, 1);
+      for (const twin of twins) index.pods.remove(twin);
+    }
+    assert.equal(index.grants.stats.labelGroups, 0);
+  });
+
+  it('leaves nothing behind for service accounts that no pod of the label has any more', () => {
+    const podOf = (name: string, account: string, label = 'label') =>
+      labelled(label, { name, uid: name, serviceAccount: account });
+    const index = createIndexes(podOf('first', 'robot'), podOf('other', 'other'));
+    index.grants.identities.upsert(createIdentity());
+    index.grants.bindings.upsert(createBinding({ serviceAccount: 'robot' }));
+    index.grants.bindings.upsert(createBinding({ name: 'for-all' }));
+    const groups = () => index.grants.stats.labelGroups;
+    assert.equal(groups(), 2);
+    const shared = index.grants.grantsOf('first');
+    for (let at = 0; at < 100; at++) {
+      const twins = ['a', 'b'].map((name) => podOf(`${name}${at}`, `job-${at}`));
+      for (const twin of twins) index.pods.upsert(twin);
+      assert.equal(groups(), 3);
+      index.pods.remove(twins[0]!);
+      assert.equal(groups(), 3, 'another pod has the account');
+      index.pods.upsert({ ...twins[1]!, labels: { [bindingLabel]: 'elsewhere' } });
+      assert.equal(groups(), 3, 'the account moved to another label');
+      index.pods.remove(twins[1]!);
+      assert.equal(groups(), 2);
+    }
+    index.pods.upsert(podOf('second', 'robot'));
+    assert.equal(index.grants.grantsOf('second'), shared, 'shared as before');
+  });
+
+  it('leaves nothing behind for the namespace that a uid had before', () => {
+    const index = createIndexes(labelled('label'));
+    index.pods.upsert(labelled('label', { namespace: 'other' }));
+    const before = index.grants.stats.recomputed;
+    index.grants.bindings.upsert(createBinding());
+    index.grants.exceptions.upsert(createException({ podLabels: {} }));
+    assert.equal(index.grants.stats.recomputed, before);
+  });
+
+  it('leaves nothing behind for the labels that a pod had before', () => {
+    const index = createIndexes();
+    for (let at = 0; at < 100; at++) index.pods.upsert(labelled(`label-${at}`));
+    assert.equal(index.grants.stats.recomputed, 100);
+    assert.equal(index.grants.stats.labelGroups, 1);
+  });
+
+  it('keeps the same grants object of a pod when only the status changed', () => {
+    const pod = pods.find(({ uid }) => grants.grantsOf(uid)?.kind === 'bound')!;
+    const before = grants.grantsOf(pod.uid);
+    podIndex.upsert({ ...pod, terminating: true });
+    assert.equal(grants.grantsOf(pod.uid), before);
+  });
+});
+
+describe('the oldest of more objects than count', () => {
+  it('are the first by creation and then by name', () => {
+    const aged = fc.record({
+      name: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f', 'g'),
+      createdAtWallMs: fc.integer({ min: 1, max: 4 }),
+    });
+    const all = fc.uniqueArray(aged, { minLength: 4, selector: ({ name }) => name });
+    fc.assert(
+      fc.property(all, fc.integer({ min: 1, max: 3 }), (objects, count) => {
+        const sorted = objects.toSorted(
+          (a, b) => a.createdAtWallMs - b.createdAtWallMs || (a.name < b.name ? -1 : 1),
+        );
+        assert.deepEqual(oldest(objects, count), sorted.slice(0, count));
+      }),
+    );
+  });
+});
+
+describe('the default identity', () => {
+  it('is the same in every order of arrival', () => {
+    const ages = { e: 3, d: 1, c: 1, b: 2, a: 1 };
+    const identities = Object.entries(ages).map(([letter, createdAtWallMs]) =>
+      createIdentity({ name: `identity-${letter}`, createdAtWallMs }),
+    );
+    const bindings = identities.map(({ name }) => createBinding({ name, identityName: name }));
+    const pod = labelled('label');
+    const all = [pod, ...identities, ...bindings];
+    const shuffled = fc.shuffledSubarray(all, { minLength: all.length });
+    fc.assert(
+      fc.property(shuffled, fc.boolean(), (order, relist) => {
+        const { pods, grants } = createIndexes();
+        for (const item of order) {
+          if ('phase' in item) pods.upsert(item);
+          else if ('selector' in item) grants.bindings.upsert(item);
+          else grants.identities.upsert(item);
+        }
+        if (relist) {
+          grants.identities.replace(order.filter((item) => 'clientId' in item));
+          grants.bindings.replace(order.filter((item) => 'selector' in item));
+        }
+        assert.equal(
+          summary(grants.grantsOf('uid-pod')),
+          'identity-a identity-c identity-d identity-b identity-e',
+        );
+      }),
+      { numRuns: 1000 },
+    );
+  });
+});
+
+// ---- against a naive model ------------------------------------------------------------------
+
+interface TestBed {
+  readonly pods: Map<string, Pod>;
+  readonly identities: Map<string, Identity>;
+  readonly bindings: Map<string, Binding>;
+  readonly exceptions: Map<string, Exception>;
+}
+
+type Kind = keyof TestBed;
+type Item = Pod | Identity | Binding | Exception;
+type Event =
+  | { readonly kind: Kind; readonly do: 'upsert' | 'remove'; readonly item: Item }
+  | { readonly kind: Kind; readonly do: 'replace'; readonly items: readonly Item[] };
+
+const ref = fc
+  .record({
+    namespace: fc.constantFrom('n1', 'n1', 'n2'),
+    name: fc.constantFrom('a', 'b', 'c'),
+    life: fc.constantFrom(1, 1, 2),
+  })
+  .map(({ namespace, name, life }): ObjectRef => ({
+    namespace,
+    name,
+    uid: `${namespace}/${name}-${life}`,
+  }));
+const value = fc.constantFrom('x', 'x', 'y', 'X', '');
+const account = fc.constantFrom('', '', 'robot', 'other');
+const when = fc.integer({ min: 1, max: 3 });
+const labels = fc.dictionary(fc.constantFrom('app', 'App', 'toString', bindingLabel), value);
+
+const items: { readonly [K in Kind]: fc.Arbitrary<Item> } = {
+  pods: fc
+    .tuple(
+      ...[ref, labels, when, fc.boolean()],
+      fc.constantFrom<Pod['phase']>('Running', 'Failed'),
+      fc.constantFrom('default', 'robot'),
+    )
+    .map(([of, all, createdAtWallMs, hostNetwork, phase, serviceAccount]) =>
+      createPod({ ...of, labels: all, createdAtWallMs, hostNetwork, phase, serviceAccount }),
+    ),
+  identities: fc
+    .tuple(ref, fc.constantFrom('C1', 'c1', 'c2', ' '), fc.constantFrom('/R', 'r/', ''), when)
+    .map(([of, clientId, resourceId, createdAtWallMs]) =>
+      createIdentity({ ...of, clientId, resourceId, createdAtWallMs }),
+    ),
+  bindings: fc
+    .tuple(ref, value, fc.constantFrom('a', 'b', 'c', 'd', ''), when, account)
+    .map(([of, selector, identityName, createdAtWallMs, serviceAccount]) =>
+      createBinding({ ...of, selector, identityName, createdAtWallMs, serviceAccount }),
+    ),
+  exceptions: fc.tuple(ref, labels).map(([of, podLabels]) => createException({ ...of, podLabels })),
+};
+
+const eventOf = (kind: Kind): fc.Arbitrary<Event> =>
+  fc.oneof(
+    {
+      weight: 5,
+      arbitrary: items[kind].map((item) => ({ kind, do: 'upsert' as const, item })),
+    },
+    {
+      weight: 2,
+      arbitrary: items[kind].map((item) => ({ kind, do: 'remove' as const, item })),
+    },
+    {
+      weight: 1,
+      arbitrary: fc
+        .array(items[kind], { maxLength: 6 })
+        .map((all) => ({ kind, do: 'replace' as const, items: all })),
+    },
+  );
+
+const event = fc.oneof(
+  { weight: 3, arbitrary: eventOf('pods') },
+  { weight: 3, arbitrary: eventOf('identities') },
+  { weight: 3, arbitrary: eventOf('bindings') },
+  { weight: 1, arbitrary: eventOf('exceptions') },
+);
+
+function applyToTestBed(testBed: TestBed, step: Event): void {
+  const objects: Map<string, Item> = testBed[step.kind];
+  const keyOf = (item: Item) => `${item.namespace}/${item.name}`;
+  if (step.do === 'upsert') objects.set(keyOf(step.item), step.item);
+  if (step.do === 'remove' && objects.get(keyOf(step.item))?.uid === step.item.uid) {
+    objects.delete(keyOf(step.item));
+  }
+  if (step.do === 'replace') {
+    objects.clear();
+    for (const item of step.items) objects.set(keyOf(item), item);
+  }
+}
+
+function applyToIndexes(store: ObjectStore<never>, step: Event): void {
+  const anyStore = store as ObjectStore<Item>;
+  if (step.do === 'upsert') anyStore.upsert(step.item);
+  if (step.do === 'remove') anyStore.remove(step.item);
+  if (step.do === 'replace') anyStore.replace(step.items);
+}
+
+/** The rules, applied one by one to all objects. */
+function grantsByRules(testBed: TestBed, pod: Pod, labelledSince: number): PodGrants {
+  const name = (a: ObjectRef, b: ObjectRef) => (a.name < b.name ? -1 : 1);
+  const own = <T extends ObjectRef>(all: Map<string, T>) =>
+    [...all.values()].filter(({ namespace }) => namespace === pod.namespace).sort(name);
+
+  const podLabels = new Map(Object.entries(pod.labels));
+  const exception = own(testBed.exceptions).find((candidate) =>
+    Object.entries(candidate.podLabels).some(
+      ([key, text]) => podLabels.get(key)?.toUpperCase() === text.toUpperCase(),
+    ),
+  );
+  if (exception !== undefined) return { kind: 'exception', exception };
+
+  const label = podLabels.get(bindingLabel) ?? '';
+  if (label === '') return { kind: 'no-label' };
+  const matching = own(testBed.bindings).filter(({ selector }) => selector === label);
+  const isForeign = ({ serviceAccount }: Binding) =>
+    serviceAccount !== '' && serviceAccount !== pod.serviceAccount;
+  const bindings = matching.filter((binding) => !isForeign(binding));
+  const since = [pod.createdAtWallMs, labelledSince];
+  if (bindings.length === 0) {
+    const bindingsForOtherAccounts = matching.filter(isForeign);
+    return { kind: 'no-binding', label, bindingsForOtherAccounts, sinceWallMs: Math.max(...since) };
+  }
+
+  const exists = ({ identityName }: Binding) =>
+    testBed.identities.has(`${pod.namespace}/${identityName}`);
+  const identities = own(testBed.identities)
+    .filter((identity) => bindings.some(({ identityName }) => identityName === identity.name))
+    .sort((a, b) => a.createdAtWallMs - b.createdAtWallMs || name(a, b));
+  if (identities.length === 0) {
+    const sinceWallMs = Math.max(...since, ...bindings.map((of) => of.createdAtWallMs));
+    return { kind: 'no-identity', label, bindings, sinceWallMs };
+  }
+  const firstBy = (key: (identity: Identity) => string) =>
+    new Map(
+      identities
+        .toReversed()
+        .filter((identity) => key(identity) !== '')
+        .map((identity) => [key(identity), identity]),
+    );
+  return {
+    kind: 'bound',
+    label,
+    identities,
+    byClientId: firstBy(({ clientId }) => clientId.trim().toLowerCase()),
+    byResourceId: firstBy(({ resourceId }) => (resourceId === '' ? '' : '/r')),
+    bindings: bindings.filter(exists),
+    danglingBindings: bindings.filter((binding) => !exists(binding)),
+  };
+}
+
+function isEqual(a: unknown, b: unknown): boolean {
+  try {
+    assert.deepEqual(a, b);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+describe('the grant index against the rules', () => {
+  it('gives each pod the grants of the rules after each event, and reports only the changes', () => {
+    fc.assert(
+      fc.property(fc.array(event, { maxLength: 40 }), (events) => {
+        const { clock, pods, grants } = createIndexes();
+        const stores: Record<Kind, ObjectStore<never>> = {
+          pods,
+          identities: grants.identities,
+          bindings: grants.bindings,
+          exceptions: grants.exceptions,
+        };
+        const testBed: TestBed = {
+          pods: new Map(),
+          identities: new Map(),
+          bindings: new Map(),
+          exceptions: new Map(),
+        };
+        const look = () =>
+          [...testBed.pods.values()].map((pod) => ({
+            pod,
+            grants: grantsByRules(testBed, pod, pods.labelledSinceWallMs(pod.uid)),
+          }));
+        let told = 0;
+        grants.onChange(() => {
+          told++;
+        });
+        let before = look();
+        for (const step of events) {
+          clock.advance(1);
+          const { generation } = grants;
+          told = 0;
+          applyToTestBed(testBed, step);
+          applyToIndexes(stores[step.kind], step);
+          const after = look();
+          for (const { pod, grants: expected } of after) {
+            assert.deepEqual(grants.grantsOf(pod.uid), expected);
+          }
+          for (const { pod } of before) {
+            if (!after.some((row) => row.pod.uid === pod.uid)) {
+              assert.equal(grants.grantsOf(pod.uid), undefined);
+            }
+          }
+          const changed = isEqual(byUid(before), byUid(after)) ? 0 : 1;
+          assert.equal(told, changed);
+          assert.equal(grants.generation - generation, changed);
+          assert.equal(
+            grants.stats.boundPods,
+            after.filter((row) => row.grants.kind === 'bound').length,
+          );
+          before = after;
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+function byUid<T extends { readonly pod: Pod }>(rows: readonly T[]): readonly T[] {
+  return rows.toSorted((a, b) => (a.pod.uid < b.pod.uid ? -1 : 1));
+}

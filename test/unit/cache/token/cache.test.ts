@@ -1,0 +1,860 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  describeAnswer,
+  type Failure,
+  hourMs,
+  minuteMs,
+  openTokenFixture,
+  pass,
+  type TokenFixture,
+} from '../../../support/token-fixture.ts';
+
+const down: Failure = { name: 'down', cooldownMs: 250 };
+const throttled: Failure = { name: 'throttled', cooldownMs: 7_000 };
+
+const deeds = {
+  ask: (fixture: TokenFixture) => fixture.request('k'),
+  'ask other': (fixture: TokenFixture) => fixture.request('other'),
+  down: (fixture: TokenFixture) => void (fixture.upstream.failure = down),
+  throttle: (fixture: TokenFixture) => void (fixture.upstream.failure = throttled),
+  up: (fixture: TokenFixture) => void (fixture.upstream.failure = undefined),
+  'live 2 s': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 2_000),
+  'live 5 s': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 5_000),
+  'live 4 min': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * minuteMs),
+  'live 1 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = hourMs),
+  'live 4 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * hourMs),
+  'renew in 2 h': (fixture: TokenFixture) => void (fixture.upstream.refreshInMs = 2 * hourMs),
+  unwant: (fixture: TokenFixture) => void fixture.unwanted.add('k'),
+  want: (fixture: TokenFixture) => void fixture.unwanted.delete('k'),
+  'clock +1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(hourMs);
+  },
+  'clock -1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(-hourMs);
+  },
+  // The same, while the upstream's clock stays right.
+  'own clock +1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(hourMs);
+    fixture.upstream.clockAheadMs += hourMs;
+  },
+  'own clock -1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(-hourMs);
+    fixture.upstream.clockAheadMs -= hourMs;
+  },
+  wait: () => undefined,
+} as const;
+
+interface Row {
+  /** Seconds, minutes or hours since the start. */
+  readonly at: `${number} ${'s' | 'min' | 'h'}`;
+  readonly do: keyof typeof deeds;
+  /** The expected result of a request. */
+  readonly expect?: string;
+  /** Expected number of upstream fetches so far, this row included. */
+  readonly calls?: number;
+}
+
+const units = { s: 1_000, min: minuteMs, h: hourMs } as const;
+
+function timeline(name: string, rows: readonly Row[]): void {
+  it(name, async () => {
+    const fixture = openTokenFixture();
+    for (const row of rows) {
+      const [amount = '', unit = ''] = row.at.split(' ');
+      const atMs = Number(amount) * units[unit as keyof typeof units];
+      await pass(fixture.clock, atMs - fixture.clock.monotonicMs());
+      const told = await deeds[row.do](fixture);
+      await pass(fixture.clock, 0);
+      const where = `${row.at}: ${row.do}`;
+      assert.equal(told, row.expect, where);
+      if (row.calls !== undefined) assert.equal(fixture.calls.length, row.calls, where);
+    }
+  });
+}
+
+/** Keys are `POD/NUMBER`, and all pods are of one namespace. */
+const ofPods = {
+  partyOf: ({ key }: { readonly key: string }) => ({
+    namespace: 'n',
+    pod: key.replace(/[/].*/, ''),
+  }),
+  maxEntries: 20_000,
+};
+
+describe('many hostile pods', () => {
+  it('that abandon fetches do not use up the queue', async () => {
+    const fixture = openTokenFixture({ ...ofPods, maxQueued: 5_000 });
+    fixture.upstream.refreshInMs = minuteMs;
+    await fixture.request('user/refreshed');
+    fixture.upstream.refreshInMs = undefined;
+    for (let round = 0; round < 12; round++) {
+      const storm = Array.from({ length: 20 * 50 }, (_, at) =>
+        fixture.request(`hostile ${at % 20}/${round}-${at}`),
+      );
+      const wanted = fixture.request(`user/${round}`);
+      await pass(fixture.clock, 10_500);
+      assert.match(await wanted, /^miss user/, `round ${round}`);
+      await Promise.all(storm);
+    }
+    assert.ok(fixture.limiter.queued <= 2_500 + 20 * 10, `${fixture.limiter.queued} queued`);
+    // The refresh of the user’s first token.
+    await pass(fixture.clock, 3 * minuteMs);
+    assert.deepEqual(fixture.refreshes, ['ok']);
+  });
+
+  it('that wait do not use up the waiters', async () => {
+    const fixture = openTokenFixture({ ...ofPods, maxQueued: 5_000 });
+    fixture.upstream.latencyMs = 5;
+    const storm = Array.from({ length: 10 * 512 }, (_, at) =>
+      fixture.request(`hostile ${at % 10}/${Math.floor(at / 10) % 50}`),
+    );
+    assert.equal(fixture.cache.stats.waiting, 2_500, 'each of them is beyond its share');
+    const wanted = Array.from({ length: 11 }, (_, at) => fixture.request(`user/${at % 2}`));
+    assert.equal(await wanted[10], 'overloaded failed overloaded');
+    await pass(fixture.clock, 3_000);
+    assert.match((await wanted[0]) ?? '', /^miss user/);
+    assert.match((await wanted[9]) ?? '', /^coalesced user/);
+    await pass(fixture.clock, 10_000);
+    await Promise.all(storm);
+    assert.equal(fixture.cache.stats.waiting, 0);
+    const alone = Array.from({ length: 512 }, (_, at) => fixture.request(`alone/${at % 50}`));
+    assert.equal(fixture.cache.stats.waiting, 512);
+    await pass(fixture.clock, 10_500);
+    await Promise.all(alone);
+    assert.equal(fixture.cache.stats.waiting, 0);
+  });
+});
+
+describe('a token in the cache', () => {
+  timeline('is renewed at half of its life without a waiter', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11.99 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '12 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '23.99 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '24 h', do: 'ask', expect: 'hit k#3', calls: 3 },
+  ]);
+
+  timeline('is renewed when its source says so, if that is earlier', [
+    { at: '0 s', do: 'renew in 2 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1.99 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '2 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('is left to expire when it was unused for three hours, until its next use', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '8.9 h', do: 'ask', expect: 'hit k#1' },
+    { at: '13 h', do: 'wait', calls: 1 },
+    { at: '13.5 h', do: 'ask', expect: 'hit k#1', calls: 2 },
+    { at: '13.6 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('is not renewed when no live pod needs it, and is when one does again', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11 h', do: 'unwant' },
+    { at: '13 h', do: 'wait', calls: 1 },
+    { at: '13 h', do: 'want' },
+    { at: '13 h', do: 'ask', expect: 'hit k#1', calls: 2 },
+    { at: '13 h', do: 'ask', expect: 'hit k#2' },
+  ]);
+
+  it('that nobody wants is not refreshed, which counts once', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
+    fixture.unwanted.add('k');
+    await pass(fixture.clock, 23 * hourMs);
+    assert.deepEqual(fixture.refreshes, ['skipped']);
+  });
+
+  timeline('that a caller had to wait for counts as used then', [
+    { at: '0 s', do: 'live 4 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '0 s', do: 'unwant' },
+    { at: '3.95 h', do: 'ask', expect: 'miss k#2' },
+    { at: '3.95 h', do: 'want' },
+    { at: '6 h', do: 'ask', expect: 'hit k#3', calls: 3 },
+  ]);
+
+  timeline('expires at its end if it is not renewed', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '23.99 h', do: 'down' },
+    { at: '23.99 h', do: 'ask', expect: 'stale k#1' },
+    { at: '24 h', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('serves through an outage of 30 minutes, to its last second if necessary', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '29 min', do: 'down' },
+    { at: '30 min', do: 'ask', expect: 'hit k#1', calls: 2 },
+    { at: '54 min', do: 'ask', expect: 'hit k#1' },
+    { at: '55 min', do: 'ask', expect: 'hit k#1' },
+    { at: '55.1 min', do: 'ask', expect: 'stale k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '59.1 min', do: 'up' },
+    { at: '59.5 min', do: 'ask', expect: 'miss k#16' },
+    { at: '61 min', do: 'ask', expect: 'hit k#16' },
+  ]);
+
+  timeline('is renewed soon after an outage, by itself', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11 h', do: 'down' },
+    // At 12 h and then after 3.75, 7.5, 15, 30, 60, 120 s and every 225 s.
+    { at: '12.5 h', do: 'ask', expect: 'hit k#1', calls: 14 },
+    { at: '12.5 h', do: 'up' },
+    { at: '12.6 h', do: 'ask', expect: 'hit k#15', calls: 15 },
+    { at: '24.5 h', do: 'wait', calls: 15 },
+  ]);
+
+  timeline('that came with too little life is replaced within a second', [
+    { at: '0 s', do: 'live 4 min' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '0 s', do: 'live 1 h' },
+    { at: '1 s', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '20 min', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('without a longer one at its source serves for half of its life after three tries', [
+    { at: '0 s', do: 'live 4 min' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 s', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '1.8 s', do: 'ask', expect: 'hit k#4', calls: 4 },
+    { at: '121 s', do: 'ask', expect: 'hit k#4', calls: 4 },
+    { at: '122 s', do: 'ask', expect: 'hit k#5', calls: 5 },
+    { at: '123 s', do: 'live 1 h' },
+    { at: '242 s', do: 'ask', expect: 'hit k#6', calls: 6 },
+    { at: '4 min', do: 'ask', expect: 'hit k#6', calls: 6 },
+  ]);
+});
+
+describe('an outage of 30 minutes', () => {
+  for (const [how, latencyMs] of [
+    ['refuses', 5],
+    ['hangs', 9_000],
+  ] as const) {
+    it(`in which upstream ${how} fails no request with a valid token`, async () => {
+      const fixture = openTokenFixture();
+      const endsAtMs = new Map<string, number>();
+      for (let index = 0; index < 20; index++) {
+        // Some expire during the outage, some are due for renewal in it, some are not affected.
+        fixture.upstream.lifeMs = (20 + 5 * index) * minuteMs;
+        endsAtMs.set(`k${index}`, fixture.clock.monotonicMs() + fixture.upstream.lifeMs);
+        await fixture.ask(`k${index}`);
+      }
+      fixture.upstream.failure = down;
+      fixture.upstream.latencyMs = latencyMs;
+      let failed = 0;
+      for (let atMs = 0; atMs < 30 * minuteMs; atMs += 20_000) {
+        const asked = [...endsAtMs].map(async ([key, endMs]) => {
+          const answer = await fixture.ask(key);
+          const isValid = fixture.clock.monotonicMs() < endMs;
+          assert.equal(answer.ok, isValid, `${key}: ${describeAnswer(answer)}`);
+          if (!answer.ok) failed++;
+        });
+        await pass(fixture.clock, 20_000);
+        await Promise.all(asked);
+      }
+      assert.ok(failed > 0, 'those of expired tokens');
+      fixture.upstream.failure = undefined;
+      fixture.upstream.latencyMs = 5;
+      await pass(fixture.clock, 5 * minuteMs);
+      for (const key of ['k6', 'k8']) assert.match(await fixture.request(key), /^hit/);
+      assert.ok(fixture.mostConcurrent() <= 4);
+    });
+  }
+});
+
+describe('a clock that is stepped', () => {
+  timeline('an hour forward, serves no token that has expired by it, and loses none', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '1 min', do: 'clock +1 h' },
+    { at: '1 min', do: 'ask', expect: 'miss failed down', calls: 2 },
+    { at: '2 min', do: 'ask', expect: 'negative failed down' },
+    { at: '3 min', do: 'clock -1 h' },
+    { at: '3 min', do: 'ask', expect: 'hit k#1' },
+  ]);
+
+  timeline('an hour forward, is compensated by a new token', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'clock +1 h' },
+    { at: '1 min', do: 'ask', expect: 'miss k#2' },
+    { at: '2 min', do: 'clock -1 h' },
+    { at: '54 min', do: 'ask', expect: 'hit k#3', calls: 3 },
+  ]);
+
+  timeline('an hour forward, does not affect a token with a life of a day', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 h', do: 'clock +1 h' },
+    { at: '2 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '12 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('an hour back, extends no token', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '1 min', do: 'clock -1 h' },
+    { at: '50 min', do: 'ask', expect: 'hit k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '60 min', do: 'ask', expect: 'miss failed down' },
+    { at: '61 min', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('an hour ahead of the upstream, does not shorten new tokens', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'own clock +1 h' },
+    { at: '1 min', do: 'ask', expect: 'miss k#2' },
+    { at: '30 min', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '32 min', do: 'down' },
+    { at: '55 min', do: 'ask', expect: 'hit k#3', calls: 3 },
+    { at: '90 min', do: 'ask', expect: 'stale k#3' },
+    { at: '91 min', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('back from an hour ahead, loses no token that arrived meanwhile and extends none', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'own clock +1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '1 min', do: 'own clock -1 h' },
+    { at: '54 min', do: 'ask', expect: 'hit k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '60 min', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('an hour behind the upstream, does not extend new tokens', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'own clock -1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '54 min', do: 'ask', expect: 'hit k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '60 min', do: 'ask', expect: 'miss failed down' },
+    { at: '2 h', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('an hour back, loses nothing', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'clock -1 h' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '12 h', do: 'clock +1 h' },
+    { at: '13 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('an hour back during a cooldown, postpones the next try as a first failure does', [
+    { at: '0 s', do: 'live 5 s' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '0 s', do: 'throttle' },
+    // The refresh fails at 0.6 s, and its cooldown ends at 7.6 s.
+    { at: '1 s', do: 'clock -1 h', calls: 2 },
+    // The token expires at 5 s, and the pause from then is 3.75 s.
+    { at: '8.749 s', do: 'wait', calls: 2 },
+    { at: '8.75 s', do: 'wait', calls: 3 },
+  ]);
+});
+
+describe('a failure', () => {
+  timeline('with a wait of 7 s prevents calls for 7 s, for its key only', [
+    { at: '0 s', do: 'throttle' },
+    { at: '0 s', do: 'ask', expect: 'miss failed throttled', calls: 1 },
+    { at: '0 s', do: 'up' },
+    { at: '1 s', do: 'ask other', expect: 'miss other#2', calls: 2 },
+    { at: '6.999 s', do: 'ask', expect: 'negative failed throttled', calls: 2 },
+    { at: '7 s', do: 'ask', expect: 'miss k#3', calls: 3 },
+  ]);
+
+  timeline('after other failures has a longer cooldown each time, up to 10 s, until a success', [
+    { at: '0 s', do: 'down' },
+    { at: '0 s', do: 'ask', expect: 'miss failed down', calls: 1 },
+    { at: '0.249 s', do: 'ask', expect: 'negative failed down', calls: 1 },
+    { at: '0.25 s', do: 'ask', expect: 'miss failed down', calls: 2 },
+    { at: '0.749 s', do: 'ask', expect: 'negative failed down', calls: 2 },
+    { at: '0.75 s', do: 'ask', expect: 'miss failed down', calls: 3 },
+    { at: '2 s', do: 'ask', expect: 'miss failed down' },
+    { at: '10 s', do: 'ask', expect: 'miss failed down' },
+    { at: '20 s', do: 'ask', expect: 'miss failed down' },
+    { at: '30 s', do: 'ask', expect: 'miss failed down', calls: 7 },
+    { at: '39.999 s', do: 'ask', expect: 'negative failed down', calls: 7 },
+    { at: '40 s', do: 'up' },
+    { at: '40 s', do: 'live 2 s' },
+    { at: '40 s', do: 'ask', expect: 'miss k#8' },
+    { at: '40 s', do: 'down' },
+    { at: '42 s', do: 'ask', expect: 'miss failed down', calls: 10 },
+    { at: '42.499 s', do: 'ask', expect: 'negative failed down', calls: 10 },
+    { at: '42.5 s', do: 'ask', expect: 'miss failed down', calls: 11 },
+  ]);
+
+  it('reports how long its cooldown lasts', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.failure = throttled;
+    const first = await fixture.ask('k');
+    await pass(fixture.clock, 2_500);
+    const second = await fixture.ask('k');
+    assert.ok(!first.ok && !second.ok);
+    assert.equal(first.cooldownLeftMs, 7_000);
+    assert.equal(second.cooldownLeftMs, 4_500);
+  });
+
+  it('of a source that throws frees the key, and reaches only requests without a token', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.error = new Error('bug');
+    await Promise.all([
+      assert.rejects(fixture.ask('k'), /bug/),
+      assert.rejects(fixture.ask('k'), /bug/),
+    ]);
+    assert.equal(fixture.calls.length, 1);
+    assert.equal(fixture.bugs.length, 1);
+    fixture.upstream.error = undefined;
+    fixture.upstream.lifeMs = hourMs;
+    assert.equal(await fixture.request('k'), 'miss k#2');
+    fixture.upstream.error = new Error('bug');
+    await pass(fixture.clock, 30 * minuteMs);
+    assert.equal(fixture.bugs.length, 2, 'the background refresh threw');
+    assert.equal(await fixture.request('k'), 'hit k#2');
+    await pass(fixture.clock, 26 * minuteMs);
+    assert.equal(await fixture.request('k'), 'stale k#2');
+  });
+
+  it('of a token that is expired on arrival is reported as such, and the token is never served', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.lifeMs = 0;
+    assert.equal(await fixture.request('k'), 'miss failed expired');
+    assert.equal(fixture.cache.size, 0);
+  });
+});
+
+describe('concurrent callers', () => {
+  it('share one call, a thousand for one key, and are answered when it ends', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 50;
+    const answeredAtMs: number[] = [];
+    const answers = Array.from({ length: 1_000 }, async () => {
+      const told = await fixture.request('k');
+      answeredAtMs.push(fixture.clock.monotonicMs());
+      return told;
+    });
+    assert.deepEqual(fixture.cache.stats, { negative: 0, inflight: 1, waiting: 1_000 });
+    assert.equal(fixture.clock.armed.length, 1_001, 'one timer for each beside the upstream’s');
+    await pass(fixture.clock, 50);
+    assert.equal(answeredAtMs.length, 1_000);
+    assert.ok(answeredAtMs.every((atMs) => atMs === 50));
+    const told = await Promise.all(answers);
+    assert.equal(told.filter((text) => text === 'miss k#1').length, 1);
+    assert.equal(told.filter((text) => text === 'coalesced k#1').length, 999);
+    assert.equal(fixture.calls.length, 1);
+  });
+
+  it('share one call, a thousand for one key, also when it fails', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 2_500;
+    fixture.upstream.failure = { name: 'down', cooldownMs: 0 };
+    const answers = Array.from({ length: 1_000 }, () => fixture.request('k'));
+    await pass(fixture.clock, 2_500);
+    const told = await Promise.all(answers);
+    assert.ok(told.every((text) => text.endsWith('failed down')));
+    assert.equal(fixture.calls.length, 1);
+  });
+
+  it('for fifty keys never make more than 4 calls at once or 20 in a second', async () => {
+    for (const latencyMs of [1, 30, 400]) {
+      const fixture = openTokenFixture();
+      fixture.upstream.latencyMs = latencyMs;
+      const answers = Array.from({ length: 50 }, (_, index) => fixture.request(`k${index}`));
+      await pass(fixture.clock, 10_000);
+      const told = await Promise.all(answers);
+      assert.ok(told.every((text, index) => text.startsWith(`miss k${index}#`)));
+      assert.equal(fixture.calls.length, 50);
+      assert.ok(fixture.mostConcurrent() <= 4);
+      for (const [index, call] of fixture.calls.entries()) {
+        assert.equal(call.key, `k${index}`, 'first come, first served');
+        const later = fixture.calls[index + 20];
+        assert.ok(later === undefined || later.atMs - call.atMs >= 1_000);
+      }
+      // Each of the first forty calls keeps its place for a second after its end.
+      const budgetMs = Math.max(2_100 + 2 * latencyMs, 13 * latencyMs);
+      assert.ok((fixture.calls.at(-1)?.atMs ?? Infinity) <= budgetMs, 'no slower than necessary');
+    }
+  });
+
+  it('go before background refreshes, and move a refresh forward that they join', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.lifeMs = hourMs;
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
+      await fixture.ask(key);
+      await pass(fixture.clock, 1);
+    }
+    fixture.upstream.latencyMs = 100;
+    await pass(fixture.clock, 30 * minuteMs);
+    assert.equal(fixture.limiter.running, 4);
+    assert.equal(fixture.limiter.queued, 2);
+    const before = fixture.calls.length;
+    const caller = fixture.request('new');
+    fixture.clock.jumpWall(28 * minuteMs);
+    const joined = fixture.request('f');
+    await pass(fixture.clock, 1_000);
+    assert.equal(await caller, `miss new#${before + 1}`);
+    assert.equal(await joined, `coalesced f#${before + 2}`);
+    assert.deepEqual(
+      fixture.calls.slice(before).map(({ key }) => key),
+      ['new', 'f', 'e'],
+    );
+    assert.deepEqual(
+      fixture.refreshes,
+      Array.from({ length: 6 }, () => 'ok'),
+    );
+  });
+
+  it('beyond the limits of queue and waiters are refused at once', async () => {
+    const fixture = openTokenFixture({ maxQueued: 2, maxWaiters: 8 });
+    fixture.upstream.latencyMs = 100;
+    const answers = Array.from({ length: 8 }, (_, index) => fixture.request(`k${index}`));
+    assert.equal(await answers[7], 'overloaded failed overloaded');
+    const joined = [fixture.request('k0'), fixture.request('k0'), fixture.request('k0')];
+    assert.equal(await joined[2], 'overloaded failed overloaded');
+    await pass(fixture.clock, 300);
+    assert.equal(await joined[1], 'coalesced k0#1');
+    assert.equal(await answers[5], 'miss k5#6');
+    assert.deepEqual(fixture.cache.stats, { negative: 0, inflight: 0, waiting: 0 });
+  });
+});
+
+describe('a caller', () => {
+  it('waits no longer than its deadline; the fetch goes on without it', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 3_000;
+    const hasty = fixture.request('k', 500);
+    const patient = fixture.request('k');
+    await pass(fixture.clock, 499);
+    assert.equal(fixture.cache.stats.waiting, 2);
+    await pass(fixture.clock, 1);
+    assert.equal(await hasty, 'timeout failed late');
+    await pass(fixture.clock, 2_500);
+    assert.equal(await patient, 'coalesced k#1');
+    assert.equal(await fixture.request('k'), 'hit k#1');
+  });
+
+  it('leaves behind the result of a fetch without waiters', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 3_000;
+    const hasty = fixture.request('k', 500);
+    await pass(fixture.clock, 3_000);
+    assert.equal(await hasty, 'timeout failed late');
+    assert.equal(await fixture.request('k'), 'hit k#1');
+  });
+
+  it('gets the valid token after a second when the refresh that it waits for takes longer', async () => {
+    const fixture = openTokenFixture({ usedWithinMs: 0 });
+    fixture.upstream.lifeMs = hourMs;
+    await fixture.ask('k');
+    await pass(fixture.clock, 56 * minuteMs);
+    fixture.upstream.latencyMs = 9_000;
+    const answer = fixture.request('k');
+    await pass(fixture.clock, 999);
+    assert.equal(fixture.cache.stats.waiting, 1);
+    await pass(fixture.clock, 1);
+    assert.equal(await answer, 'stale k#1');
+    await pass(fixture.clock, 8_000);
+    assert.equal(await fixture.request('k'), 'hit k#2');
+  });
+});
+
+describe('dropping', () => {
+  it('removes the matching tokens and cooldowns, and nothing else', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('a');
+    await fixture.ask('b');
+    fixture.upstream.failure = throttled;
+    await fixture.ask('held');
+    fixture.cache.drop(({ key }) => key !== 'b');
+    fixture.upstream.failure = undefined;
+    assert.equal(fixture.cache.peek('a'), undefined);
+    assert.equal(fixture.cache.peek('b')?.token.accessToken, 'b#2');
+    assert.equal(await fixture.request('held'), 'miss held#4');
+    await pass(fixture.clock, 13 * hourMs);
+    assert.ok(!fixture.calls.slice(4).some(({ key }) => key === 'a'), 'a is not renewed');
+  });
+
+  it('keeps no result of a running fetch; a later request gets its own fetch', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 100;
+    const before = fixture.request('k');
+    fixture.cache.drop(() => true);
+    const after = [fixture.request('k'), fixture.request('k'), fixture.request('k', 150)];
+    await pass(fixture.clock, 100);
+    assert.equal(await before, 'miss k#1');
+    assert.equal(fixture.cache.size, 0);
+    assert.equal(fixture.calls.length, 2, 'never two at once for one key');
+    await pass(fixture.clock, 100);
+    assert.deepEqual(await Promise.all(after), [
+      'miss k#2',
+      'coalesced k#2',
+      'timeout failed late',
+    ]);
+    assert.equal(fixture.cache.peek('k')?.token.accessToken, 'k#2');
+  });
+
+  for (const [how, afterMs, request] of [
+    ['has too little life left to be served', 55.5 * minuteMs, 'get'],
+    ['a caller has made anew', 10 * minuteMs, 'renew'],
+  ] as const) {
+    it(`treats a token that ${how} and the fetch of its successor alike`, async () => {
+      // Requests of one key that the filter of `drop` distinguishes, as with those of excepted
+      // pods.
+      const fixture = openTokenFixture();
+      const { cache } = fixture;
+      const asExcepted = { key: 'k', isExcepted: true };
+      const asBound = { key: 'k', isExcepted: false };
+      fixture.upstream.lifeMs = hourMs;
+      fixture.unwanted.add('k');
+      await cache.get(asExcepted);
+      await pass(fixture.clock, afterMs);
+      fixture.upstream.latencyMs = 100;
+      const waiting = [cache[request](asBound, 10_000), cache[request](asExcepted, 10_000)];
+      cache.drop((each) => 'isExcepted' in each && each.isExcepted === false);
+      await pass(fixture.clock, 100);
+      const tokens = await Promise.all(waiting);
+      assert.deepEqual(tokens.map(describeAnswer), ['miss k#2', 'coalesced k#2']);
+      assert.deepEqual(fixture.bugs, []);
+      assert.equal(await fixture.request('k'), 'hit k#2');
+      await pass(fixture.clock, 2 * hourMs);
+      assert.equal(cache.size, 0, 'nothing is kept after its end');
+    });
+  }
+
+  it('cancels a refresh that is still queued', async () => {
+    const fixture = openTokenFixture();
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await fixture.ask(key);
+    await pass(fixture.clock, 10 * hourMs);
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await fixture.ask(key);
+    fixture.upstream.latencyMs = 100;
+    await pass(fixture.clock, 2 * hourMs);
+    assert.equal(fixture.limiter.queued, 2);
+    fixture.cache.drop(() => true);
+    assert.equal(fixture.limiter.queued, 0);
+    await pass(fixture.clock, 100);
+    assert.equal(fixture.calls.length, 10);
+    assert.equal(fixture.cache.size, 0);
+    assert.ok(fixture.cache.isEmpty);
+  });
+});
+
+describe('a bug in the handling of one key', () => {
+  it('costs its callers at most an error, and does not affect other keys', async () => {
+    const fixture = openTokenFixture({
+      onRefresh: () => {
+        throw new Error('a bug');
+      },
+    });
+    fixture.upstream.lifeMs = hourMs;
+    for (const key of ['a', 'b']) await fixture.ask(key);
+    await pass(fixture.clock, hourMs / 2);
+    assert.equal(fixture.bugs.length, 2);
+    assert.equal(fixture.cache.size, 0);
+    assert.deepEqual([fixture.limiter.running, fixture.limiter.queued], [0, 0]);
+    assert.equal(await fixture.request('a'), 'miss a#5');
+  });
+});
+
+describe('the bounds of the cache', () => {
+  it('keep the most recently used entries, including those that were only read', async () => {
+    const fixture = openTokenFixture({ maxEntries: 2 });
+    await fixture.ask('a');
+    await fixture.ask('b');
+    fixture.cache.peek('a');
+    await fixture.ask('c');
+    assert.equal(fixture.cache.size, 2);
+    assert.ok(fixture.cache.peek('a') !== undefined && fixture.cache.peek('b') === undefined);
+  });
+
+  it('do not count a background refresh as a use, and its result does not restore an evicted entry', async () => {
+    const fixture = openTokenFixture({ maxEntries: 2 });
+    await fixture.ask('a');
+    await fixture.ask('b');
+    await pass(fixture.clock, 10 * hourMs);
+    for (const key of ['a', 'b']) await fixture.ask(key);
+    fixture.upstream.latencyMs = 100;
+    await pass(fixture.clock, 2 * hourMs + 50);
+    assert.equal(fixture.limiter.running, 2);
+    fixture.upstream.latencyMs = 10;
+    const newcomer = fixture.request('c');
+    await pass(fixture.clock, 10);
+    assert.equal(await newcomer, 'miss c#5');
+    assert.equal(fixture.limiter.running, 2);
+    await pass(fixture.clock, 100);
+    assert.equal(fixture.cache.size, 2);
+    assert.ok(fixture.cache.peek('a') === undefined && fixture.cache.peek('b') !== undefined);
+  });
+
+  it('let a group displace only its own tokens, the least recently used one first', async () => {
+    const groupOf = ({ key }: { readonly key: string }): string => key[0] ?? '';
+    const fixture = openTokenFixture({ groupOf, maxPerGroup: 2 });
+    for (const key of ['a1', 'b1', 'a2']) {
+      await fixture.ask(key);
+      await pass(fixture.clock, 1_000);
+    }
+    fixture.cache.peek('a1');
+    await fixture.ask('a3');
+    const kept = ['a1', 'a2', 'a3', 'b1'].filter((key) => fixture.cache.peek(key) !== undefined);
+    assert.deepEqual(kept, ['a1', 'a3', 'b1']);
+    fixture.cache.drop(({ key }) => key === 'a3');
+    await fixture.ask('a2');
+    assert.ok(fixture.cache.peek('a1') !== undefined, 'a dropped token does not count');
+    await pass(fixture.clock, 1_000);
+    fixture.cache.peek('a2');
+    await fixture.ask('a4');
+    assert.equal(fixture.cache.peek('a1'), undefined, 'one that was left still counts');
+  });
+
+  it('apply to the failures of many keys', async () => {
+    const fixture = openTokenFixture({ maxEntries: 3 });
+    fixture.upstream.failure = throttled;
+    for (let index = 0; index < 10; index++) await fixture.ask(`k${index}`);
+    assert.equal(fixture.cache.stats.negative, 3);
+  });
+
+  it('arm no timer longer than a platform timer allows', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.lifeMs = 10 * 365 * 24 * hourMs;
+    await fixture.ask('k');
+    await pass(fixture.clock, 11_000);
+    const [armedMs = Infinity, ...others] = fixture.clock.armed;
+    assert.ok(armedMs < 2 ** 31 && others.length === 0);
+  });
+});
+
+describe('a disposed cache', () => {
+  it('has answered all requests, arms nothing and fetches nothing', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('kept');
+    fixture.upstream.latencyMs = 100;
+    const answers = Array.from({ length: 10 }, (_, index) => fixture.request(`k${index}`));
+    assert.equal(fixture.limiter.queued, 6);
+    fixture.cache[Symbol.dispose]();
+    assert.equal(fixture.limiter.queued, 0);
+    assert.deepEqual(
+      new Set(await Promise.all(answers)),
+      new Set(['miss failed late']),
+      'all requests are answered',
+    );
+    assert.equal(fixture.clock.armed.length, 4, 'only the running fetches');
+    await pass(fixture.clock, 100);
+    assert.deepEqual(fixture.clock.armed, []);
+    assert.equal(fixture.calls.length, 5);
+    assert.equal(fixture.cache.size, 0);
+    assert.equal(await fixture.request('kept'), 'timeout failed late');
+    assert.deepEqual(fixture.clock.armed, []);
+  });
+});
+
+const failure = { name: 'down', cooldownMs: 4_000 };
+
+function statusOf(fixture: ReturnType<typeof openTokenFixture>, key: string) {
+  const statuses = fixture.cache.describe((request) => request.key === key);
+  assert.ok(statuses.length <= 1);
+  return statuses[0];
+}
+
+describe('the state of a key', () => {
+  it('is empty for a key without requests', () => {
+    assert.equal(statusOf(openTokenFixture(), 'k'), undefined);
+  });
+
+  it('is a running fetch, then a fresh token with its times', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 100;
+    const asked = fixture.ask('k');
+    const none = { token: undefined, failure: undefined, cooldownLeftMs: 0 };
+    assert.deepEqual(statusOf(fixture, 'k'), { request: { key: 'k' }, isFetching: true, ...none });
+    await pass(fixture.clock, 100);
+    await asked;
+    await pass(fixture.clock, hourMs);
+    const token = {
+      state: 'fresh',
+      expiresInMs: 23 * hourMs,
+      isServed: true,
+      refreshInMs: 11 * hourMs,
+      failedRefreshes: 0,
+    };
+    assert.deepEqual(statusOf(fixture, 'k'), {
+      request: { key: 'k' },
+      isFetching: false,
+      failure: undefined,
+      cooldownLeftMs: 0,
+      token,
+    });
+  });
+
+  it('is the active failure during its cooldown, and then the last failure', async () => {
+    const fixture = openTokenFixture();
+    fixture.upstream.failure = failure;
+    await fixture.ask('k');
+    await pass(fixture.clock, 1_000);
+    assert.equal(statusOf(fixture, 'k')?.cooldownLeftMs, 3_000);
+    await pass(fixture.clock, 5_000);
+    const later = statusOf(fixture, 'k');
+    assert.equal(later?.failure, failure);
+    assert.equal(later.cooldownLeftMs, 0);
+    fixture.upstream.failure = undefined;
+    await fixture.ask('k');
+    assert.equal(statusOf(fixture, 'k')?.failure, undefined);
+  });
+
+  it('is a valid token although its refreshes fail, and one with too little life for a hit', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
+    fixture.upstream.failure = failure;
+    await pass(fixture.clock, 12 * hourMs - minuteMs);
+    await fixture.ask('k');
+    await pass(fixture.clock, 2 * minuteMs);
+    const stale = statusOf(fixture, 'k');
+    assert.equal(stale?.token?.state, 'stale');
+    assert.ok(stale.token.failedRefreshes > 0 && stale.token.isServed);
+    assert.equal(stale.failure, failure);
+    await pass(fixture.clock, 12 * hourMs - 4 * minuteMs);
+    const short = statusOf(fixture, 'k')?.token;
+    assert.ok(short !== undefined && !short.isServed && short.expiresInMs > 0);
+  });
+
+  it('does not count as a use: an unused token is left to expire', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
+    for (let hour = 0; hour < 13; hour++) {
+      await pass(fixture.clock, hourMs);
+      statusOf(fixture, 'k');
+    }
+    assert.equal(statusOf(fixture, 'k')?.token?.state, 'idle');
+    assert.equal(statusOf(fixture, 'k')?.token?.refreshInMs, undefined);
+    assert.equal(fixture.calls.length, 1);
+  });
+
+  it('is planned for a refresh again as soon as an idle token is used', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
+    await pass(fixture.clock, 13 * hourMs);
+    fixture.cache.peek('k');
+    const token = statusOf(fixture, 'k')?.token;
+    assert.deepEqual([token?.state, token?.refreshInMs], ['stale', 0]);
+  });
+
+  it('includes only the matching keys, and never the token', async () => {
+    const fixture = openTokenFixture();
+    for (const key of ['a', 'b', 'c']) await fixture.ask(key);
+    const keys = (isAsked: (key: string) => boolean) =>
+      fixture.cache.describe(({ key }) => isAsked(key)).map(({ request }) => request.key);
+    assert.deepEqual(
+      keys((key) => key !== 'b'),
+      ['a', 'c'],
+    );
+    const text = JSON.stringify(fixture.cache.describe(() => true));
+    assert.ok(!text.includes('a#1'), 'the token names of the fixture');
+  });
+});

@@ -1,0 +1,511 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { asRecord, stringAt } from '../../../../src/base/json-value.ts';
+import { type Answer, refuse } from '../../../../src/nmi/base/answers.ts';
+import { rowOf } from '../../../../src/nmi/diagnosis/codes.ts';
+import type { Grant, PodFacts, RefusedPod } from '../../../../src/nmi/grants/grant.ts';
+import type { IdentityOwner } from '../../../../src/nmi/grants/identities-in-use.ts';
+import { renderRefusal } from '../../../../src/nmi/grants/refusal-text.ts';
+import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { EventWriter } from '../../../../src/nmi/kube/events/event-writer.ts';
+import type { EventDraft, ObjectReference } from '../../../../src/nmi/kube/events/event.ts';
+import type { RequestRecord } from '../../../../src/nmi/server/request-record.ts';
+import type { FailureReason } from '../../../../src/nmi/sources/source.ts';
+import { IdentityEvents } from '../../../../src/nmi/telemetry/identity-events.ts';
+import { RefusalEvents } from '../../../../src/nmi/telemetry/refusal-events.ts';
+import type { SourceRefusal } from '../../../../src/nmi/tokens/source-refusals.ts';
+import { createIdentity, createPod } from '../../../support/cache-objects.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+import {
+  createDecision,
+  createGrant,
+  createRecord,
+  createRefusal,
+  hostTokenRoute,
+  routeTo,
+} from '../../../support/request-records.ts';
+
+const pod = createPod({ namespace: 'shop', name: 'app', ips: ['10.0.0.1'] });
+const identity = createIdentity({ namespace: 'shop', name: 'checkout' });
+const secret = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
+
+interface Recorded extends Omit<EventDraft, 'regarding'> {
+  readonly regarding: ObjectReference;
+  readonly kind: string;
+}
+
+function open() {
+  const recorded: Recorded[] = [];
+  const events = new RefusalEvents({
+    record: (
+      regarding: ObjectReference,
+      kind: string,
+      draft: () => Omit<EventDraft, 'regarding'>,
+    ): boolean => recorded.push({ regarding, kind, ...draft() }) > 0,
+  });
+  return { events, recorded };
+}
+
+/** A token request of the pod. */
+function refusal(
+  grant: Grant | undefined,
+  answer: Answer,
+  resource = 'https://vault.azure.net',
+): RequestRecord {
+  const decision = createDecision({ grant, resource, cache: 'none' });
+  return createRefusal(answer, { decision, pod });
+}
+
+function refusedFor(facts: PodFacts, reason: RefusedPod['reason']): RefusedPod {
+  return { kind: 'refused', reason, facts, isPending: false, pod };
+}
+
+const authorized = createGrant({ pod, identity });
+
+describe('a refusal', () => {
+  it('is an Event on its pod with the reason and the fix of its answer', () => {
+    const { events, recorded } = open();
+    const facts = {
+      about: 'choice',
+      choice: { kind: 'refused', reason: 'no_binding_label' },
+    } as const;
+    const grant = refusedFor(facts, 'no_binding_label');
+    events.render(refusal(grant, renderRefusal(grant)));
+    const [event, ...others] = recorded;
+    assert.deepEqual(others, []);
+    assert.deepEqual(event, {
+      regarding: {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        namespace: 'shop',
+        name: 'app',
+        uid: 'uid-app',
+      },
+      kind: 'no_binding_label',
+      related: undefined,
+      type: 'Warning',
+      reason: 'NoBindingLabel',
+      action: 'GetToken',
+      note:
+        'Identity not found: pod shop/app has no label "aadpodidbinding". Fix: Set it to the selector of an ' +
+        'AzureIdentityBinding in the same namespace.',
+    });
+  });
+
+  it('of an identity by its source is one on the pod, which names the identity', () => {
+    const { events, recorded } = open();
+    const answer = refuse('credential_refused', 'AADSTS7000222: expired');
+    events.render(refusal(authorized, answer));
+    assert.deepEqual(
+      recorded.map(({ regarding, related, reason }) => [
+        `${regarding.kind} ${regarding.name}`,
+        `${related?.kind ?? ''} ${related?.name ?? ''}`,
+        reason,
+      ]),
+      [['Pod app', 'AzureIdentity checkout', 'CredentialRefused']],
+    );
+    assert.match(
+      recorded[0]?.note ?? '',
+      /^AADSTS7000222: expired \(credential_refused\) Fix: Renew/,
+    );
+  });
+
+  it('of a request with bad parameters is one on the caller', () => {
+    const { events, recorded } = open();
+    const answer = refuse('parameter_invalid', `api-version has the value "${secret}"`);
+    events.render(refusal(undefined, answer));
+    events.render({ ...refusal(undefined, answer), pod: undefined });
+    assert.equal(recorded.length, 1, 'an unknown caller has no Events');
+    const { means, fix } = rowOf('parameter_invalid');
+    assert.equal(recorded[0]?.note, `${means} Fix: ${fix}`);
+  });
+
+  it('of the metadata service is one, but not for the paths that SDKs only try', () => {
+    const { events, recorded } = open();
+    const instance = { decision: undefined, pod, route: routeTo('/metadata/instance') };
+    const nothing = { ...instance, route: { kind: 'refused', reason: 'path_invalid' } } as const;
+    events.render(createRefusal(refuse('metadata_blocked', 'no'), instance));
+    events.render(createRefusal(refuse('not_found', 'no'), instance));
+    events.render(createRefusal(refuse('path_invalid', 'no'), nothing));
+    events.render(createRecord(instance));
+    assert.deepEqual(
+      recorded.map(({ reason, action }) => `${action} ${reason}`),
+      ['GetMetadata MetadataBlocked'],
+    );
+  });
+
+  it('does not exist when a token was served, or nothing is wrong with the pod', () => {
+    const { events, recorded } = open();
+    events.render(createRecord());
+    for (const reason of ['pod_unknown', 'caller_throttled', 'not_found'] as const) {
+      events.render(refusal(authorized, refuse(reason, 'no')));
+    }
+    assert.deepEqual(recorded, []);
+  });
+
+  it('of /host/token is not one on the calling process', () => {
+    const { events, recorded } = open();
+    const answer = refuse('parameter_missing', 'no');
+    const record = { ...refusal(undefined, answer), route: hostTokenRoute, pod: undefined };
+    events.render({ ...record, callerPod: pod });
+    assert.deepEqual(recorded, []);
+  });
+});
+
+describe('text of a request', () => {
+  const grant = {
+    kind: 'refused',
+    reason: 'selector_not_bound',
+    label: 'app',
+    identityNames: ['checkout'],
+    missingIdentityNames: [],
+  } as const;
+  const selector = { kind: 'client_id', value: secret } as const;
+  const cases: readonly (readonly [PodFacts, RefusedPod['reason']])[] = [
+    [{ about: 'resource', identity, resource: secret }, 'resource_not_allowed'],
+    [{ about: 'object-id', objectId: secret }, 'selector_not_bound'],
+    [{ about: 'account-selector', selector }, 'selector_not_bound'],
+    [{ about: 'choice', choice: { ...grant, selector } }, 'selector_not_bound'],
+  ];
+  for (const [facts, reason] of cases) {
+    it(`is in no note when it may be a secret: ${facts.about}`, () => {
+      const { events, recorded } = open();
+      const refused = refusedFor(facts, reason);
+      const answer = renderRefusal(refused);
+      assert.ok(answer.body.includes(secret), 'the caller may read what it sent');
+      events.render(refusal(refused, answer, secret));
+      assert.equal(recorded.length, 1);
+      assert.ok(!JSON.stringify(recorded).includes(secret));
+      assert.match(recorded[0]?.note ?? '', /\[unusual\]/);
+    });
+  }
+
+  it('is in no note when Entra ID repeats it', () => {
+    const { events, recorded } = open();
+    for (const reason of ['resource_refused', 'upstream_refused'] as const) {
+      const answer = refuse(reason, `AADSTS500011: ${secret} was not found`);
+      events.render(refusal(authorized, answer, secret));
+    }
+    assert.equal(recorded.length, 2);
+    assert.ok(!JSON.stringify(recorded).includes(secret));
+  });
+
+  it('is in the note when it has the expected format', () => {
+    const { events, recorded } = open();
+    const value = '0a1b2c3d-0000-4000-8000-000000000001';
+    const refused = refusedFor(
+      { about: 'choice', choice: { ...grant, selector: { kind: 'client_id', value } } },
+      'selector_not_bound',
+    );
+    events.render(refusal(refused, renderRefusal(refused)));
+    assert.ok(recorded[0]?.note.includes(value));
+  });
+});
+
+describe('a throttled pod', () => {
+  it('has an Event for each limit, with the reason', () => {
+    const { events, recorded } = open();
+    events.throttled(pod, 'connections');
+    events.throttled(pod, 'tokens');
+    assert.deepEqual(
+      recorded.map(({ kind, reason, action, note }) => [kind, reason, action, note.split('.')[0]]),
+      [
+        [
+          'caller_throttled connections',
+          'CallerThrottled',
+          'Connect',
+          'The pod opened more connections at once than one pod may have',
+        ],
+        [
+          'caller_throttled tokens',
+          'CallerThrottled',
+          'GetToken',
+          'The pod waited for more different tokens at once than one pod may',
+        ],
+      ],
+    );
+  });
+});
+
+const minuteMs = 60_000;
+/** The sweeps of thousands of writers are not under test. */
+const stillClock = { schedule: () => () => undefined };
+const owner: IdentityOwner = {
+  kind: 'AzureIdentity',
+  namespace: 'shop',
+  name: 'checkout',
+  uid: 'uid-1',
+};
+
+interface RecordedEvent extends Omit<EventDraft, 'regarding'> {
+  readonly regarding: ObjectReference;
+  readonly kind: string;
+}
+
+function openIdentityEvents({ random = 0, jitterMs = 0, isQuiet = false } = {}) {
+  const clock = new HandClock();
+  const recorded: RecordedEvent[] = [];
+  const state: { isQuiet: boolean; leftMs: number | undefined } = { isQuiet, leftMs: 0 };
+  const events = new IdentityEvents({
+    events: {
+      record: (regarding, kind, draft) => {
+        if (!state.isQuiet) recorded.push({ regarding, kind, ...draft() });
+        return !state.isQuiet;
+      },
+    },
+    clock,
+    node: 'aks-pool1-1-vmss000001',
+    random: () => random,
+    jitterMs,
+  });
+  const refuseFetch = (
+    reason: FailureReason = 'credential_refused',
+    fields: Partial<SourceRefusal> & { text?: string } = {},
+    of = owner,
+  ): void => {
+    const { text: description = 'AADSTS7000222: expired' } = fields;
+    const sourceRefusal: SourceRefusal = {
+      identity: { kind: 'unnamed' },
+      resource: 'https://vault.azure.net',
+      failure: { reason, description, cooldownMs: 0 },
+      sinceWallMs: 0,
+      lastWallMs: 0,
+      ...fields,
+    };
+    events.refused(of, sourceRefusal, () => state.leftMs);
+    clock.advance(0);
+  };
+  const accept = (of = owner): void => {
+    events.accepted(of);
+    clock.advance(0);
+  };
+  const take = () => recorded.splice(0);
+  const reasons = () => take().map(({ reason }) => reason);
+  return { clock, events, state, refuseFetch, accept, take, reasons };
+}
+
+describe('the Event of an identity that its source refuses', () => {
+  it('is not written once no pod may use the identity', () => {
+    const { clock, state, refuseFetch, accept, take } = openIdentityEvents({
+      random: 0.5,
+      jitterMs: 10_000,
+    });
+    state.leftMs = 90 * minuteMs;
+    refuseFetch();
+    state.leftMs = undefined;
+    clock.advance(10_000);
+    accept();
+    clock.advance(10_000);
+    assert.deepEqual(take(), []);
+  });
+
+  it('names the reason, until when cached tokens last, and the fix', () => {
+    const { state, refuseFetch, take } = openIdentityEvents();
+    state.leftMs = 90 * minuteMs;
+    refuseFetch();
+    const [{ note, ...event } = { note: '' }, ...others] = take();
+    assert.deepEqual(others, []);
+    assert.deepEqual(event, {
+      regarding: {
+        apiVersion: 'aadpodidentity.k8s.io/v1',
+        kind: 'AzureIdentity',
+        namespace: 'shop',
+        name: 'checkout',
+        uid: 'uid-1',
+      },
+      kind: 'credential_refused',
+      related: undefined,
+      type: 'Warning',
+      reason: 'CredentialRefused',
+      action: 'GetToken',
+      sharedForMs: 10 * minuteMs,
+    });
+    assert.match(
+      note,
+      /^AADSTS7000222: expired \(credential_refused\) Cached tokens are valid until 2026-01-01T01:30:00Z\. Fix: Renew/,
+    );
+  });
+
+  it('says that no token is left', () => {
+    const { refuseFetch, take } = openIdentityEvents();
+    refuseFetch('policy_refused', { text: 'no access' });
+    const [{ note } = { note: '' }] = take();
+    assert.match(note, /^no access \(policy_refused\) No cached token is left\./);
+  });
+
+  it('is one of the scale set that the identity is not assigned to', () => {
+    const { refuseFetch, accept, take } = openIdentityEvents();
+    refuseFetch('identity_not_assigned');
+    accept();
+    refuseFetch('identity_refused');
+    assert.deepEqual(
+      take().map(({ kind }) => kind),
+      ['identity_not_assigned aks-pool1-1-vmss', 'accepted aks-pool1-1-vmss', 'identity_refused'],
+    );
+  });
+
+  it('is one for any number of refusals, and one every half an hour while they last', () => {
+    const { clock, refuseFetch, reasons } = openIdentityEvents();
+    for (let count = 0; count < 29; count++) {
+      refuseFetch();
+      clock.advance(minuteMs);
+    }
+    assert.deepEqual(reasons(), ['CredentialRefused']);
+    clock.advance(minuteMs);
+    refuseFetch();
+    refuseFetch();
+    assert.deepEqual(reasons(), ['CredentialRefused']);
+  });
+
+  it('comes at once for another reason, and later if the first one had no room', () => {
+    const { state, refuseFetch, reasons } = openIdentityEvents({ isQuiet: true });
+    refuseFetch();
+    assert.deepEqual(reasons(), []);
+    state.isQuiet = false;
+    refuseFetch();
+    refuseFetch('federation_refused');
+    assert.deepEqual(reasons(), ['CredentialRefused', 'FederationRefused']);
+  });
+
+  it('does not exist for an outage, and for a service account', () => {
+    const { refuseFetch, reasons } = openIdentityEvents();
+    refuseFetch('upstream_down');
+    refuseFetch('upstream_throttled');
+    refuseFetch('credential_refused', {}, { ...owner, kind: 'ServiceAccount' });
+    assert.deepEqual(reasons(), []);
+  });
+
+  it('waits for a random time, and is left out if the identity is accepted meanwhile', () => {
+    const { clock, events, state, refuseFetch, accept, reasons } = openIdentityEvents({
+      random: 0.5,
+      jitterMs: minuteMs,
+    });
+    state.leftMs = minuteMs;
+    refuseFetch();
+    clock.advance(29_999);
+    refuseFetch();
+    assert.deepEqual(reasons(), []);
+    clock.advance(1);
+    assert.deepEqual(reasons(), ['CredentialRefused']);
+    refuseFetch('identity_refused');
+    refuseFetch('credential_refused', {}, { ...owner, uid: 'uid-2' });
+    accept({ ...owner, uid: 'uid-2' });
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), ['IdentityRefused']);
+    refuseFetch('credential_refused');
+    events[Symbol.dispose]();
+    assert.deepEqual(clock.armed, []);
+  });
+});
+
+describe('the Event of an identity that its source accepts again', () => {
+  it('comes once, after a refusal that was reported', () => {
+    const { refuseFetch, accept, take } = openIdentityEvents();
+    accept();
+    assert.deepEqual(take(), []);
+    refuseFetch();
+    take();
+    accept();
+    accept();
+    const [event, ...others] = take();
+    assert.deepEqual(others, []);
+    assert.deepEqual(
+      [event?.type, event?.reason, event?.action, event?.sharedForMs, event?.regarding.uid],
+      ['Normal', 'IdentityAccepted', 'GetToken', minuteMs, 'uid-1'],
+    );
+    refuseFetch();
+    assert.deepEqual(
+      take().map(({ reason }) => reason),
+      ['CredentialRefused'],
+    );
+  });
+
+  it('comes after a refusal of pods, though its Event was left out: theirs were not', () => {
+    const { clock, refuseFetch, accept, reasons } = openIdentityEvents({
+      random: 0.5,
+      jitterMs: minuteMs,
+    });
+    refuseFetch();
+    accept();
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), ['IdentityAccepted']);
+  });
+
+  it('is left out if the identity is refused again meanwhile', () => {
+    const { clock, refuseFetch, accept, reasons } = openIdentityEvents({
+      random: 0.5,
+      jitterMs: minuteMs,
+    });
+    refuseFetch();
+    clock.advance(minuteMs);
+    accept();
+    refuseFetch();
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), ['CredentialRefused']);
+    accept();
+    accept();
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), ['IdentityAccepted']);
+  });
+
+  it('is forgotten for the one that was refused longest ago, of thousands', () => {
+    const { clock, refuseFetch, accept, reasons } = openIdentityEvents({ jitterMs: minuteMs });
+    for (let count = 0; count <= 2_000; count++) {
+      refuseFetch('credential_refused', {}, { ...owner, uid: String(count) });
+    }
+    clock.advance(minuteMs);
+    reasons();
+    accept({ ...owner, uid: '0' });
+    accept({ ...owner, uid: '1' });
+    assert.deepEqual(reasons(), ['IdentityAccepted']);
+  });
+});
+
+it('of an identity of 5,000 nodes is one, and they come in half a minute', async () => {
+  const clock = new HandClock();
+  const names = new Map<string, number>();
+  const writesInSecond = new Map<number, number>();
+  const nodes = Array.from({ length: 5_000 }, (_, at) => {
+    const random = (): number => at / 5_000;
+    const log = (): void => undefined;
+    const client = {
+      postJson: (_path: string, body: unknown): Promise<unknown> => {
+        const second = Math.floor(clock.monotonicMs() / 1_000);
+        writesInSecond.set(second, (writesInSecond.get(second) ?? 0) + 1);
+        const name = stringAt(asRecord(asRecord(body)?.['metadata']), 'name');
+        const others = names.get(name) ?? 0;
+        names.set(name, others + 1);
+        if (others === 0) return Promise.resolve({});
+        return Promise.reject(new KubeError('SERVER', 'exists', { status: 409 }));
+      },
+    };
+    const instance = `aks-pool1-1-vmss${at.toString(36).padStart(6, '0')}`;
+    const writer = new EventWriter({
+      client,
+      clock: {
+        ...stillClock,
+        monotonicMs: () => clock.monotonicMs(),
+        wallMs: () => clock.wallMs(),
+      },
+      instance,
+      random,
+      log: { debug: log, info: log, warn: log, error: log },
+    });
+    return new IdentityEvents({ events: writer, clock, node: instance, random, jitterMs: 30_000 });
+  });
+  const sourceRefusal: SourceRefusal = {
+    identity: { kind: 'unnamed' },
+    resource: 'https://vault.azure.net',
+    failure: { reason: 'identity_not_assigned', description: 'no', cooldownMs: 0 },
+    sinceWallMs: 0,
+    lastWallMs: 0,
+  };
+  for (const each of nodes) each.refused(owner, sourceRefusal, () => 60_000);
+  assert.equal(names.size, 0);
+  for (let second = 0; second < 30; second++) {
+    clock.advance(1_000);
+    await new Promise(setImmediate);
+  }
+  assert.deepEqual([...names.values()], [5_000]);
+  assert.ok(Math.max(...writesInSecond.values()) <= 170);
+});
