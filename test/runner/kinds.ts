@@ -133,7 +133,7 @@ export const kinds: readonly Kind[] = [
   {
     ...anywhere,
     name: 'unit',
-    files: 'test/simulation/agent/*.test.ts',
+    files: 'test/simulation/*.test.ts',
     processors: 0.7,
     usualSeconds: 40,
   },

@@ -196,7 +196,7 @@ describe('the unit tests of a folder', () => {
   });
 
   it('have one each where they take long, and in a run of few files', () => {
-    const long = ['test/simulation/agent/a.test.ts', 'test/simulation/agent/b.test.ts'];
+    const long = ['test/simulation/a.test.ts', 'test/simulation/b.test.ts'];
     const files = ['sub/a.test.ts', 'sub/b.test.ts', ...long];
     for (const file of files) put(file, pid);
     const namesOf = (sharesProcesses: boolean) =>

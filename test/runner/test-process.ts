@@ -18,7 +18,7 @@ const lingerMs = Number(process.env['TEST_LINGER_MS'] ?? 20_000);
 const file = process.argv[1] ?? '';
 // A forked program gets the same options.
 if (isMainThread && /\.test\.m?ts$|\.test\.mjs$/.test(file)) {
-  if (file.includes('/test/simulation/agent/')) followNothing();
+  if (file.includes('/test/simulation/')) followNothing();
   const startMs = performance.now();
   // The runner's own tests run files that are exclusive only by their names.
   const turn = process.env['TEST_TURN'] ?? 'entra-pod-identity-kernel-tests';

@@ -18,7 +18,7 @@ import type * as server from '../../src/nmi/server/server.ts';
 import { edited, type Fault } from './fault.ts';
 
 const root = pathToFileURL(join(import.meta.dirname, '../../')).href;
-const moduleFolder = pathToFileURL(join(import.meta.dirname, 'agent/modules/')).href;
+const moduleFolder = pathToFileURL(join(import.meta.dirname, 'modules/')).href;
 
 const replacements: Readonly<Record<string, string>> = {
   'node:crypto': 'crypto.ts',

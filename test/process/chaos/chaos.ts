@@ -13,7 +13,7 @@ import { openLoopbackPod } from '../../../lab/pods/pod-client.ts';
 import { ask, tokenTarget, type Reply } from '../../support/ask.ts';
 import { populate } from '../../support/entra-agent.ts';
 import { openServices, type Child, type Services } from '../agent-child.ts';
-import { Chance } from './chance.ts';
+import { Chance } from '../../simulation/chance.ts';
 import { Faults } from './faults.ts';
 import { History } from './history.ts';
 import {

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { EntraFaults, FakeEntra } from '../../../lab/fakes/entra/fake-entra.ts';
 import type { FakeImds, ImdsFaults } from '../../../lab/fakes/imds/fake-imds.ts';
 import type { FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
-import type { Chance } from './chance.ts';
+import type { Chance } from '../../simulation/chance.ts';
 
 /** The pause between two faults, and the duration of one. */
 const pauseMs = [200, 2_400] as const;

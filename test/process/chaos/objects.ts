@@ -18,7 +18,7 @@ import {
 } from '../../../lab/fakes/kube/manifests.ts';
 import { federatedTo, podAccount } from '../../support/entra-agent.ts';
 import { nodeName } from '../agent-child.ts';
-import type { Chance } from './chance.ts';
+import type { Chance } from '../../simulation/chance.ts';
 
 export const namespaces = ['default', 'other'] as const;
 export type Namespace = (typeof namespaces)[number];

@@ -2,7 +2,7 @@
  * The requests of pods: mostly for the few tokens that all of them use, with every spelling of an
  * identity.
  */
-import type { Chance } from './chance.ts';
+import type { Chance } from '../../simulation/chance.ts';
 import { assigned, identities, namespaces } from './objects.ts';
 
 export interface PodName {

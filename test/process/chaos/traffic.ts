@@ -1,6 +1,6 @@
 /** The wire: pods that send good and bad requests, on connections that end in every way. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Chance } from './chance.ts';
+import type { Chance } from '../../simulation/chance.ts';
 import { PodConnection, type Outcome } from './connection.ts';
 import { anyGarbage, anyQuestion, type PodName, type Question } from './requests.ts';
 import type { OpenedBy, Verdicts } from './verdicts.ts';

@@ -1,6 +1,6 @@
 /** One order by seed of starts, ends and crashes of up to three pods of a simulated node. */
-import { Chance } from '../../process/chaos/chance.ts';
-import { agentIp } from '../agent/kernel.ts';
+import { Chance } from '../chance.ts';
+import { agentIp } from '../kernel.ts';
 import type { WholeCode } from '../load.ts';
 import { afterImmediates } from '../scheduler.ts';
 import { Pod, roles, type Defect } from './pod.ts';

@@ -4,9 +4,9 @@
  */
 import type { Clock } from '../../../src/base/time/clock.ts';
 import type { Logger } from '../../../src/base/logger.ts';
-import { agentIp } from '../agent/kernel.ts';
-import { createServer } from '../agent/modules/net.ts';
-import { clockOf } from '../agent/clock.ts';
+import { agentIp } from '../kernel.ts';
+import { createServer } from '../modules/net.ts';
+import { clockOf } from '../clock.ts';
 import type { Process } from '../machine.ts';
 import type { World } from './world.ts';
 

@@ -3,8 +3,8 @@
  * less than ten seconds ago; who answers is ready if anybody is; no pod is unready for what another one did; at rest,
  * nobody changes the kernel.
  */
-import { Kernel, agentIp } from '../agent/kernel.ts';
-import { Network, useNetwork } from '../agent/network.ts';
+import { Kernel, agentIp } from '../kernel.ts';
+import { Network, useNetwork } from '../network.ts';
 import type { WholeCode } from '../load.ts';
 import { Machine } from '../machine.ts';
 import type { Pod } from './pod.ts';

@@ -1,7 +1,7 @@
 /** Actions that once led to a fault, and every order of some actions, in the simulated cluster. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { sizeOfThisRun } from '../../runner/kinds.ts';
+import { sizeOfThisRun } from '../runner/kinds.ts';
 import { kept } from './kept.ts';
 import type { Kind } from './plan.ts';
 import { runSeed } from './run.ts';

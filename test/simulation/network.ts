@@ -1,6 +1,6 @@
 /** Which machine has an address, how long packets take, and what is cut. */
-import type { Machine, Process } from '../machine.ts';
-import type { Scheduler } from '../scheduler.ts';
+import type { Machine, Process } from './machine.ts';
+import type { Scheduler } from './scheduler.ts';
 import { longestMs } from './limits.ts';
 import { arriveAt, TcpEnd, type Address, type Path } from './wires.ts';
 

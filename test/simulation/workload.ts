@@ -4,7 +4,7 @@ import {
   createAzureIdentityBinding,
   createAzureIdentityGrant,
   createPodManifest,
-} from '../../../lab/fakes/kube/manifests.ts';
+} from '../../lab/fakes/kube/manifests.ts';
 import { identities } from './cloud.ts';
 import type { Node } from './node.ts';
 import { PodClient } from './pod-client.ts';

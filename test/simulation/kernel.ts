@@ -2,9 +2,9 @@
  * The model of a node's kernel, as the invariants of the redirect's port say: programs that survive
  * processes, a record for each connection that they redirect, cgroups and links of pods.
  */
-import type { CallerAnswer } from '../../../src/redirect/native/addon.ts';
-import { RedirectError } from '../../../src/redirect/redirect.ts';
-import { currentProcess, type Machine, type Process } from '../machine.ts';
+import type { CallerAnswer } from '../../src/redirect/native/addon.ts';
+import { RedirectError } from '../../src/redirect/redirect.ts';
+import { currentProcess, type Machine, type Process } from './machine.ts';
 
 export const agentIp = '169.254.25.79';
 export const metadata = { ip: '169.254.169.254', port: 80 };

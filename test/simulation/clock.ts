@@ -1,6 +1,6 @@
 /** The clock of a simulated process. */
-import type { Clock } from '../../../src/base/time/clock.ts';
-import type { Process } from '../machine.ts';
+import type { Clock } from '../../src/base/time/clock.ts';
+import type { Process } from './machine.ts';
 import { epochMs } from './limits.ts';
 
 /** @param aheadMs of the wall clock, against the true time. */

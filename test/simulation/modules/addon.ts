@@ -1,9 +1,9 @@
 /** In place of the native module's loader: locks of files, sockets that listen, and the links of pods. */
-import type { NativeModule } from '../../../../src/redirect/native/addon.ts';
-import { currentProcess } from '../../machine.ts';
+import type { NativeModule } from '../../../src/redirect/native/addon.ts';
+import { currentProcess } from '../machine.ts';
 import { currentKernel } from '../kernel.ts';
 
-export * from '../../../../src/redirect/native/addon.ts';
+export * from '../../../src/redirect/native/addon.ts';
 
 const simulated = {
   lockFile: (path: string) => {

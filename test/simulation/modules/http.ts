@@ -1,7 +1,7 @@
 /** In place of node:http: Node's own server and parser, over the simulated network. */
 import * as http from 'node:http';
 import type { EventEmitter } from 'node:events';
-import { currentProcess } from '../../machine.ts';
+import { currentProcess } from '../machine.ts';
 import { giveListening } from './net.ts';
 
 export * from 'node:http';

@@ -1,8 +1,8 @@
 /** One run by a seed: a cluster comes up, things happen to it, and after the last one all are served. */
 import { setImmediate as turn } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { Chance } from '../../process/chaos/chance.ts';
-import { afterImmediates } from '../scheduler.ts';
+import { Chance } from './chance.ts';
+import { afterImmediates } from './scheduler.ts';
 import { act } from './actions.ts';
 import { bounds, calmAfterMs } from './pod-client.ts';
 import { planOf, type Action } from './plan.ts';

@@ -1,5 +1,5 @@
 /** In place of node:timers/promises. */
-import { currentProcess } from '../../machine.ts';
+import { currentProcess } from '../machine.ts';
 
 export function setTimeout(ms: number, value?: unknown): Promise<unknown> {
   const owner = currentProcess();

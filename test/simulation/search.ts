@@ -2,10 +2,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Fault } from '../fault.ts';
+import type { Fault } from './fault.ts';
 import { states } from './actions.ts';
 import { apiServer } from './cloud.ts';
-import { loadWhole } from '../load.ts';
+import { loadWhole } from './load.ts';
 import { kinds, planOf, type Kind } from './plan.ts';
 import { runSeed, type Outcome } from './run.ts';
 import type { Loaded } from './world.ts';

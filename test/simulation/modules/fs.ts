@@ -1,5 +1,5 @@
 /** In place of node:fs: descriptors and sockets are those of the simulated process. */
-import { currentProcess, type Process } from '../../machine.ts';
+import { currentProcess, type Process } from '../machine.ts';
 
 export * from 'node:fs';
 

@@ -1,9 +1,9 @@
 /** In place of node:net: streams over the simulated network and over Unix sockets. */
 import { EventEmitter } from 'node:events';
 import { Duplex } from 'node:stream';
-import { LocalListener, type LocalEnd } from '../../local-sockets.ts';
-import { currentProcess, TcpListener, type Process } from '../../machine.ts';
-import { failure } from '../../open-file.ts';
+import { LocalListener, type LocalEnd } from '../local-sockets.ts';
+import { currentProcess, TcpListener, type Process } from '../machine.ts';
+import { failure } from '../open-file.ts';
 import { currentNetwork } from '../network.ts';
 import { LocalWire, TcpEnd, type Wire } from '../wires.ts';
 

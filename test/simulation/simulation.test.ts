@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { sizeOfThisRun } from '../../runner/kinds.ts';
+import { sizeOfThisRun } from '../runner/kinds.ts';
 import { commandOf, openLoaded, runChoice, search, shorten, storyOf } from './search.ts';
 
 const seeds = sizeOfThisRun() === 'long' ? 10_000 : 200;

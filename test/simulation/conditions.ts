@@ -1,7 +1,7 @@
 /** The Deployment that writes conditions: one process, two during an update, and what they write. */
 import { isDeepStrictEqual } from 'node:util';
-import type { FakeObject } from '../../../lab/fakes/kube/resources.ts';
-import { Machine, type Process } from '../machine.ts';
+import type { FakeObject } from '../../lab/fakes/kube/resources.ts';
+import { Machine, type Process } from './machine.ts';
 import { clockOf } from './clock.ts';
 import type { World } from './world.ts';
 

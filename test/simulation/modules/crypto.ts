@@ -1,5 +1,5 @@
 /** In place of node:crypto: what is random comes from the seed. */
-import { currentProcess } from '../../machine.ts';
+import { currentProcess } from '../machine.ts';
 
 export * from 'node:crypto';
 

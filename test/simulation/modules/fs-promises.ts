@@ -1,6 +1,6 @@
 /** In place of node:fs/promises: folders and sockets are those of the simulated machine. The effect is at any time between the call and its result. */
-import { currentProcess, type Process } from '../../machine.ts';
-import { asError } from '../../scheduler.ts';
+import { currentProcess, type Process } from '../machine.ts';
+import { asError } from '../scheduler.ts';
 import { statAs, type StatOptions } from './fs.ts';
 
 export * from 'node:fs/promises';

@@ -1,11 +1,11 @@
 /** All that a run simulates, its clock, its story, and the first invariant that was broken. */
-import type { Logger } from '../../../src/base/logger.ts';
-import type { Fault } from '../fault.ts';
-import { Machine, type Process } from '../machine.ts';
-import { Scheduler } from '../scheduler.ts';
+import type { Logger } from '../../src/base/logger.ts';
+import type { Fault } from './fault.ts';
+import { Machine, type Process } from './machine.ts';
+import { Scheduler } from './scheduler.ts';
 import { openLabCloud, type Cloud } from './cloud.ts';
 import { Conditions } from './conditions.ts';
-import type { WholeCode } from '../load.ts';
+import type { WholeCode } from './load.ts';
 import { most } from './limits.ts';
 import { Network, useNetwork } from './network.ts';
 import { Node } from './node.ts';

@@ -1,5 +1,5 @@
 /** In place of globals, which the loader imports where a file uses them. */
-import { currentProcess } from '../../machine.ts';
+import { currentProcess } from '../machine.ts';
 
 export const performance = { now: (): number => currentProcess().machine.scheduler.nowMs };
 

@@ -1,8 +1,8 @@
 /** The API server and the metadata service: the fakes of the lab, on a simulated machine of their own. */
-import { createLabIdentity, createNodeIdentity } from '../../../lab/fakes/identity.ts';
-import type { FakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
-import type { FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
-import type { Machine, Process } from '../machine.ts';
+import { createLabIdentity, createNodeIdentity } from '../../lab/fakes/identity.ts';
+import type { FakeImds } from '../../lab/fakes/imds/fake-imds.ts';
+import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import type { Machine, Process } from './machine.ts';
 import { metadata } from './kernel.ts';
 import { clockOf } from './clock.ts';
 import type { World } from './world.ts';

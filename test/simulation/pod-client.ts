@@ -2,7 +2,7 @@
  * A pod that requests tokens as an SDK does: one connection that is kept or closed, a pause, and another
  * try after 429, 503 or a connection that ends. Each answer is checked against the truth.
  */
-import { findTokenIdentity } from '../../../lab/fakes/token.ts';
+import { findTokenIdentity } from '../../lab/fakes/token.ts';
 import { agentIp, metadata } from './kernel.ts';
 import { longestMs } from './limits.ts';
 import type { Node } from './node.ts';

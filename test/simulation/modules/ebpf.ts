@@ -1,7 +1,7 @@
 /** In place of src/redirect/ebpf/ebpf.ts: the port of the redirect, on the model of a kernel. */
-import type { EbpfRedirect, EbpfRedirectOptions } from '../../../../src/redirect/ebpf/ebpf.ts';
-import type { RedirectStatus } from '../../../../src/redirect/redirect.ts';
-import { currentProcess } from '../../machine.ts';
+import type { EbpfRedirect, EbpfRedirectOptions } from '../../../src/redirect/ebpf/ebpf.ts';
+import type { RedirectStatus } from '../../../src/redirect/redirect.ts';
+import { currentProcess } from '../machine.ts';
 import { currentKernel } from '../kernel.ts';
 
 export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {

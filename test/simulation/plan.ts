@@ -1,5 +1,5 @@
 /** What happens in a run besides the usual traffic: a list by the seed, which can be shortened. */
-import { Chance } from '../../process/chaos/chance.ts';
+import { Chance } from './chance.ts';
 
 export const kinds = {
   // The operator.

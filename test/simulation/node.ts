@@ -1,5 +1,5 @@
 /** A node: its kernel, the pods of the agent on it, and the pods that request tokens. */
-import { Machine } from '../machine.ts';
+import { Machine } from './machine.ts';
 import { AgentPod } from './agent-pod.ts';
 import { Kernel } from './kernel.ts';
 import type { PodClient } from './pod-client.ts';

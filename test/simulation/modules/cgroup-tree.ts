@@ -1,7 +1,7 @@
 /** In place of src/redirect/cgroup/cgroup-tree.ts: the cgroups of a simulated node. */
 import { currentKernel } from '../kernel.ts';
 
-export * from '../../../../src/redirect/cgroup/cgroup-tree.ts';
+export * from '../../../src/redirect/cgroup/cgroup-tree.ts';
 
 export function findCgroupRoot(): string {
   return '/cgroups';

@@ -1,5 +1,5 @@
 /** Choices of one actor: the same for the same seed, whatever other actors do. */
-import { createRandom } from '../../../lab/test-bed/random.ts';
+import { createRandom } from '../../lab/test-bed/random.ts';
 
 export class Chance {
   readonly #random: () => number;

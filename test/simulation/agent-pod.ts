@@ -1,8 +1,8 @@
 /** A pod of the agent: the product's two processes in their containers, as a kubelet runs them. */
-import type { Clock } from '../../../src/base/time/clock.ts';
-import type { Logger } from '../../../src/base/logger.ts';
-import type { LocalEnd } from '../local-sockets.ts';
-import type { Process } from '../machine.ts';
+import type { Clock } from '../../src/base/time/clock.ts';
+import type { Logger } from '../../src/base/logger.ts';
+import type { LocalEnd } from './local-sockets.ts';
+import type { Process } from './machine.ts';
 import { clockOf } from './clock.ts';
 import type { Node } from './node.ts';
 

@@ -1,8 +1,8 @@
 /** In place of src/nmi/kernel/shared-file.ts: the files of a simulated machine. */
-import type { JsonRecord } from '../../../../src/base/json-value.ts';
-import { currentProcess } from '../../machine.ts';
+import type { JsonRecord } from '../../../src/base/json-value.ts';
+import { currentProcess } from '../machine.ts';
 
-export * from '../../../../src/nmi/kernel/shared-file.ts';
+export * from '../../../src/nmi/kernel/shared-file.ts';
 
 export function writeShared(path: string, value: unknown): void {
   currentProcess().machine.shared.write(path, JSON.stringify(value));

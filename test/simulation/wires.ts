@@ -1,7 +1,7 @@
 /** TCP between simulated machines: bytes arrive late but in order; a cut network delivers them later. */
-import type { LocalEnd } from '../local-sockets.ts';
-import type { Process, TcpListener } from '../machine.ts';
-import type { Scheduler } from '../scheduler.ts';
+import type { LocalEnd } from './local-sockets.ts';
+import type { Process, TcpListener } from './machine.ts';
+import type { Scheduler } from './scheduler.ts';
 
 export interface Address {
   readonly ip: string;
