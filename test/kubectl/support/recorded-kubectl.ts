@@ -58,7 +58,11 @@ export interface Played {
   readonly reads: number;
 }
 
-export async function play(words: readonly string[], recorded: Recorded = {}): Promise<Played> {
+/** @param words of the command line; a text is split at its blanks. */
+export async function play(
+  words: string | readonly string[],
+  recorded: Recorded = {},
+): Promise<Played> {
   let [stdout, stderr, wallMs] = ['', '', recorded.wallMs ?? nowWallMs];
   const calls: string[][] = [];
   const inputs: string[] = [];
@@ -89,7 +93,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
     },
     stop: recorded.isInterrupted === true ? AbortSignal.abort() : new AbortController().signal,
   };
-  const code = await runPlugin(words, io);
+  const code = await runPlugin(typeof words === 'string' ? words.split(' ') : words, io);
   assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
   return { code, stdout, stderr, calls, inputs, outliving, reads };
 }

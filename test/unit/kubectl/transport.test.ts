@@ -1,13 +1,158 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
+import { setImmediate as nextTurn, setInterval } from 'node:timers/promises';
+import type { Io, ProgramRun, RunOptions } from '../../../src/kubectl/base/io.ts';
+import { firstAlone } from '../../../src/kubectl/transport/first-alone.ts';
+import {
+  classifyFailure,
+  renderRules,
+  toPluginError,
+} from '../../../src/kubectl/transport/kubectl-failure.ts';
 import {
   Kubectl,
+  type PassedFlags,
   ofContext,
   passedOf,
   valueOf,
-  type PassedFlags,
 } from '../../../src/kubectl/transport/kubectl.ts';
+import { runProgram } from '../../../src/kubectl/transport/program.ts';
+import { ok } from '../../kubectl/support/recorded-kubectl.ts';
+
+describe('calls of kubectl', () => {
+  const open = (mayAsk: boolean) => {
+    const started: string[] = [];
+    const ends: ((run: ProgramRun) => void)[] = [];
+    const run = firstAlone(
+      (_program, [name = '']) => {
+        started.push(name);
+        const { promise, resolve } = Promise.withResolvers<ProgramRun>();
+        ends.push(resolve);
+        return promise;
+      },
+      () => Promise.resolve(mayAsk),
+    );
+    const all = ['a', 'b', 'c'].map((name) => run('kubectl', [name]));
+    return { started, ends, all };
+  };
+
+  it('wait for the first one where a login plugin may ask', async () => {
+    const { started, ends, all } = open(true);
+    await nextTurn();
+    assert.deepEqual(started, ['a']);
+    ends[0]?.(ok('one'));
+    await nextTurn();
+    assert.deepEqual(started, ['a', 'b', 'c']);
+    for (const end of ends) end(ok('other'));
+    assert.equal((await Promise.all(all))[0]?.stdout, 'one');
+  });
+
+  it('run at once elsewhere', async () => {
+    const { started } = open(false);
+    await nextTurn();
+    assert.deepEqual(started, ['a', 'b', 'c']);
+  });
+});
+
+const said: readonly (readonly [stderr: string, kind: string, code: number])[] = [
+  [
+    'E1127 05:55:01.234567 4242 memcache.go:265] "Unhandled Error" err="couldn\'t get current server API group list"\nThe connection to the server localhost:8080 was refused - did you specify the right host or port?',
+    'no-config',
+    2,
+  ],
+  ['error: context "prod" does not exist', 'no-config', 2],
+  ['error: current-context is not set', 'no-config', 2],
+  [
+    'The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?',
+    'unreachable',
+    69,
+  ],
+  [
+    'Unable to connect to the server: dial tcp: lookup api.example: no such host',
+    'unreachable',
+    69,
+  ],
+  [
+    'Unable to connect to the server: getting credentials: exec: executable kubelogin not found',
+    'unreachable',
+    69,
+  ],
+  ['error: You must be logged in to the server (Unauthorized)', 'unauthorized', 77],
+  ['error: the server doesn\'t have a resource type "azureidentities"', 'no-kind', 1],
+  ['Error from server (NotFound): namespaces "x" not found', 'not-found', 1],
+  ['Error from server (Conflict): the object has been modified', 'other', 1],
+  ['', 'other', 1],
+];
+
+describe('a kubectl that fails', () => {
+  for (const [stderr, kind, code] of said) {
+    it(`is ${kind}: ${stderr.split('\n').at(-1) ?? ''}`, () => {
+      const failure = classifyFailure({ code: 1, stderr });
+      assert.equal(failure.kind, kind);
+      assert.equal(toPluginError(failure, 'list pods').exitCode, code);
+      assert.notEqual(toPluginError(failure, 'list pods').nextStep, '');
+      assert.doesNotMatch(toPluginError(failure, 'list pods').message, /E1127|\n/);
+    });
+  }
+
+  it('is quoted from the first word, without the prefix', () => {
+    const failure = classifyFailure({ code: 1, stderr: 'error: the object has been modified\n' });
+    assert.equal(
+      toPluginError(failure, 'list pods').message,
+      'cannot list pods: the object has been modified',
+    );
+  });
+
+  it('is quoted by its last line, also if it only logged its attempts', () => {
+    for (const [stderr, quoted] of [
+      [
+        'Warning: v1 is deprecated\nerror: the object has been modified\n',
+        'the object has been modified',
+      ],
+      ['E1127 05:55:01 first\nE1127 05:55:02 second\n\n', 'E1127 05:55:02 second'],
+      ['\n', 'kubectl gave no reason'],
+    ] as const) {
+      const { message } = toPluginError(classifyFailure({ code: 1, stderr }), 'list pods');
+      assert.equal(message, `cannot list pods: ${quoted}`);
+    }
+  });
+
+  it('is missing', () => {
+    const error = toPluginError(classifyFailure({ code: undefined, stderr: '' }), 'list pods');
+    assert.equal(error.exitCode, 69);
+    assert.match(error.message, /cannot list pods: the program kubectl is not on the PATH/);
+  });
+
+  it('is forbidden, and the error names the rule that would allow it', () => {
+    const stderr =
+      'Error from server (Forbidden): deployments.apps is forbidden: User "dev" cannot list resource "deployments" in API group "apps" in the namespace "shop"';
+    const failure = classifyFailure({ code: 1, stderr });
+    assert.deepEqual(failure.kind === 'forbidden' && failure.rule, {
+      verb: 'list',
+      resource: 'deployments.apps',
+      namespace: 'shop',
+    });
+    const error = toPluginError(failure, 'list deployments');
+    assert.equal(error.exitCode, 77);
+    assert.match(
+      error.nextStep,
+      /apiGroups: \["apps"\], resources: \["deployments"\], verbs: \["list"\] in namespace shop/,
+    );
+    const jobs = { verb: 'list', resource: 'jobs.batch', namespace: 'shop' };
+    const rules = [jobs, { ...jobs, resource: 'cronjobs.batch' }, { ...jobs, namespace: '' }, jobs];
+    assert.equal(
+      renderRules(rules),
+      'apiGroups: ["batch"], resources: ["jobs", "cronjobs"], verbs: ["list"] in namespace shop; ' +
+        'apiGroups: ["batch"], resources: ["jobs"], verbs: ["list"] in a ClusterRole',
+    );
+    assert.match(
+      renderRules([{ verb: 'get', resource: 'nodes', namespace: '' }]),
+      /^apiGroups: \[""\], resources: \["nodes"\], verbs: \["get"\] in a ClusterRole$/,
+    );
+  });
+});
 
 /** @param answer of every call, or of one after the other. */
 function openKubectl(
@@ -257,5 +402,104 @@ describe('reading by kubectl', () => {
     assert.equal(await none.kubectl.currentNamespace(), 'default');
     const missing = openKubectl({ code: undefined, stdout: '', stderr: '' });
     await assert.rejects(missing.kubectl.currentNamespace(), /not on the PATH/);
+  });
+});
+
+const never = new AbortController().signal;
+
+const noTerminal = { isInteractive: false, prompt: () => undefined };
+
+describe('a program of the user', () => {
+  it('gets its arguments and its input unchanged, without a shell', async () => {
+    const args = [
+      '-e',
+      'process.stdin.pipe(process.stdout); console.error(process.argv[1])',
+      '$(id) *',
+    ];
+    assert.deepEqual(await runProgram(process.execPath, args, { input: 'in' }, never, noTerminal), {
+      code: 0,
+      stdout: 'in',
+      stderr: '$(id) *\n',
+    });
+  });
+
+  it('reads nothing of the terminal unless a person is there', async () => {
+    const script =
+      "const it = require('fs').fstatSync(0); console.log(it.isSocket() || it.isFIFO())";
+    const run = await runProgram(process.execPath, ['-e', script], {}, never, noTerminal);
+    assert.equal(run.stdout, 'true\n');
+  });
+
+  it('fails with its exit code, and without one when there is no such program', async () => {
+    const run = await runProgram(
+      process.execPath,
+      ['-e', 'process.exit(3)'],
+      { input: 'x'.repeat(1e6) },
+      never,
+      noTerminal,
+    );
+    assert.equal(run.code, 3);
+    const missing = await runProgram('no-such-program', [], {}, never, noTerminal);
+    assert.equal(missing.code, undefined);
+    assert.match(missing.stderr, /no-such-program ENOENT/);
+  });
+
+  it('is started again where Ctrl-C ended it, if it may be and is to outlive that', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-program-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    // A group of its own is made by the child, a moment after it has begun to exist.
+    const script = `mkdir "$0/$1" && kill -INT $$; echo done`;
+    const runOnce = (name: string, options: RunOptions) =>
+      runProgram('sh', ['-c', script, folder, name], options, never, noTerminal);
+    const { code, stdout } = await runOnce('delete', { outlivesStop: true, mayRepeat: true });
+    assert.deepEqual([code, stdout], [0, 'done\n']);
+    assert.equal((await runOnce('get', {})).code, 1);
+    // It may have had its effect.
+    assert.equal((await runOnce('create', { outlivesStop: true })).code, 1);
+  });
+
+  it('passes on what it asks while it waits, and not its last words', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-program-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const entered = join(folder, 'code');
+    const asked: string[] = [];
+    const terminal = { isInteractive: false, prompt: (text: string) => asked.push(text) };
+    const script = `
+      console.error('E1129 attempt'); console.error('Enter the code');
+      setInterval(() => {
+        if (!require('fs').existsSync(process.argv[1])) return;
+        console.error('Error: no'); process.exit(1);
+      }, 10);`;
+    const args = ['-e', script, entered];
+    const running = runProgram(process.execPath, args, {}, never, terminal);
+    for await (const _ of setInterval(10)) {
+      t.mock.timers.tick(500);
+      if (asked.length > 0) break;
+    }
+    writeFileSync(entered, '');
+    const run = await running;
+    t.mock.timers.tick(10_000);
+    assert.deepEqual(asked, ['Enter the code\n']);
+    assert.equal(run.stderr, 'E1129 attempt\nEnter the code\nError: no\n');
+  });
+
+  it('asks nothing while it goes on to write, and nothing once it has ended', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const asked: string[] = [];
+    const terminal = { isInteractive: false, prompt: (text: string) => asked.push(text) };
+    const script = `console.error('one'); setTimeout(() => console.error('two'), 100);`;
+    const run = await runProgram(process.execPath, ['-e', script], {}, never, terminal);
+    assert.equal(run.stderr, 'one\ntwo\n');
+    t.mock.timers.tick(10_000);
+    assert.deepEqual(asked, []);
+  });
+
+  it('ends when the user interrupts', async () => {
+    const stop = new AbortController();
+    const endless = ['-e', 'setInterval(() => {}, 1e6)'];
+    const run = runProgram(process.execPath, endless, {}, stop.signal, noTerminal);
+    stop.abort();
+    assert.equal((await run).code, 1);
   });
 });

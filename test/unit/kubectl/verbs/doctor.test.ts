@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { metadataOf, type RawObject } from '../../../src/kubectl/base/object.ts';
+import type { ProgramRun } from '../../../../src/kubectl/base/io.ts';
+import { type RawObject, metadataOf } from '../../../../src/kubectl/base/object.ts';
+import { ordersId, tenant } from '../../../kubectl/support/fake-az.ts';
 import {
+  type Recorded,
+  boundTestBed,
+  clientA,
   createAgentPod,
   createBinding,
   createIdentity,
@@ -10,10 +15,10 @@ import {
   kinds,
   ok,
   play,
-  type Recorded,
-} from '../support/recorded-kubectl.ts';
+} from '../../../kubectl/support/recorded-kubectl.ts';
 
 const crds = 'customresourcedefinitions.apiextensions.k8s.io';
+
 const definition = (
   plural: string,
   fields: readonly string[],
@@ -35,8 +40,10 @@ const definition = (
     ],
   },
 });
+
 const propertiesOf = (fields: readonly string[]) =>
   Object.fromEntries(fields.map((field) => [field, {}]));
+
 const definitions = [
   definition('azureidentities', ['allowedResources', 'federation', 'notBefore']),
   definition('azureidentitybindings', ['serviceAccount']),
@@ -109,12 +116,12 @@ function createGuard(
 
 async function outputWith(...parts: readonly RawObject[]): Promise<string> {
   const pods = [createAgentPod('node-1'), ...parts];
-  return (await play(['doctor'], testBedOf({ pods }))).stdout;
+  return (await play('doctor', testBedOf({ pods }))).stdout;
 }
 
 describe('kubectl nmi doctor', () => {
   it('finds nothing in a healthy cluster', async () => {
-    const { code, stdout } = await play(['doctor', '--exit-code'], testBedOf());
+    const { code, stdout } = await play('doctor --exit-code', testBedOf());
     assert.equal(code, 0);
     assert.match(
       stdout,
@@ -148,7 +155,7 @@ describe('kubectl nmi doctor', () => {
       createAgentPod('node-2', { image: 'example/aad-pod-identity/nmi:v1.8.17' }),
       createAgentPod('node-3'),
     ];
-    assert.match((await play(['doctor'], testBedOf({ pods }))).stdout, /agents +1 ready of 3,/);
+    assert.match((await play('doctor', testBedOf({ pods }))).stdout, /agents +1 ready of 3,/);
   });
 
   it('says on how many nodes the boot guard is, and recommends it where the chart has none', async () => {
@@ -176,7 +183,7 @@ describe('kubectl nmi doctor', () => {
   it('says whether the agents enforce owners of identities, and what to do if not', async () => {
     const checkWith = async (...args: readonly string[]): Promise<string> => {
       const pods = args.map((arg, at) => createAgentPod(`node-${at}`, { args: [arg] }));
-      const { stdout } = await play(['doctor'], testBedOf({ pods }));
+      const { stdout } = await play('doctor', testBedOf({ pods }));
       return /^identity owners +(.*)$/m.exec(stdout)?.[1] ?? '';
     };
     const enforce = '--identity-owners=enforce';
@@ -192,13 +199,10 @@ describe('kubectl nmi doctor', () => {
   });
 
   it('looks for no agent before an installation', async () => {
-    const { code, stdout } = await play(
-      ['doctor', '--pre', '--exit-code'],
-      testBedOf({ pods: [] }),
-    );
+    const { code, stdout } = await play('doctor --pre --exit-code', testBedOf({ pods: [] }));
     assert.equal(code, 0);
     assert.doesNotMatch(stdout, /agents/);
-    assert.match((await play(['doctor'], testBedOf({ pods: [] }))).stdout, /agent_missing/);
+    assert.match((await play('doctor', testBedOf({ pods: [] }))).stdout, /agent_missing/);
   });
 
   it('checks the nodes before an installation', async () => {
@@ -208,7 +212,7 @@ describe('kubectl nmi doctor', () => {
       { nodes: [], expected: 'Cluster: nodes_missing' },
     ];
     for (const { nodes, expected } of cases) {
-      const { stdout } = await play(['doctor', '--pre'], testBedOf({ nodes, pods: [] }));
+      const { stdout } = await play('doctor --pre', testBedOf({ nodes, pods: [] }));
       assert.ok(stdout.includes(expected), stdout);
       assert.doesNotMatch(stdout, /agent_missing/);
     }
@@ -221,7 +225,7 @@ describe('kubectl nmi doctor', () => {
     ];
     const mic = createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } });
     const { code, stdout } = await play(
-      ['doctor', '--pre', '--exit-code'],
+      'doctor --pre --exit-code',
       testBedOf({ [crds]: old, pods: [mic] }, 'yes', 'v1.25.0'),
     );
     assert.equal(code, 1);
@@ -241,7 +245,7 @@ describe('kubectl nmi doctor', () => {
   });
 
   it('finds permissions that the user or the agent lacks', async () => {
-    const { stdout } = await play(['doctor', '-A'], testBedOf({}, 'no'));
+    const { stdout } = await play('doctor -A', testBedOf({}, 'no'));
     assert.match(stdout, /own_rights/);
     assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
     assert.match(stdout, /It may not create events\.events\.k8s\.io in all namespaces/);
@@ -260,7 +264,7 @@ describe('kubectl nmi doctor', () => {
         const isGranted = isOwn || verb.startsWith('impersonate-on:associated-node:');
         return { code: isGranted ? 0 : 1, stdout: isGranted ? 'yes' : 'no', stderr: '' };
       };
-      const { stdout, calls } = await play(['doctor'], { ...testBed, other });
+      const { stdout, calls } = await play('doctor', { ...testBed, other });
       assert.match(stdout, /rights of the agent +complete\n/);
       const narrow = calls.filter((call) => call.includes('--namespace=shop'));
       assert.deepEqual(narrow, [], 'a right in all namespaces is one in each');
@@ -277,7 +281,7 @@ describe('kubectl nmi doctor', () => {
         args[3] === 'nodes'
           ? ok(allowed.test(args[2] ?? '') ? 'yes\n' : 'no\n')
           : testBed.other?.(program, args, input);
-      return (await play(['doctor'], { ...testBed, other })).stdout;
+      return (await play('doctor', { ...testBed, other })).stdout;
     };
     const asNode = await outputOf(/^(?:impersonate-on:associated-node:get|patch)$/);
     assert.match(asNode, /rights of the agent +complete\n/);
@@ -292,14 +296,14 @@ describe('kubectl nmi doctor', () => {
       pods: [createAgentPod('node-1', { args: ['--workload-identity'] })],
       [kinds.identities]: [createIdentity('orders', { type: 1 })],
     });
-    const wide = await play(['doctor'], testBed);
+    const wide = await play('doctor', testBed);
     assert.match(wide.stdout, /rights of the agent +complete\n/);
     assert.doesNotMatch(wide.stdout, /Not checked/);
     const other: Recorded['other'] = (program, args, input) => {
       if (args[3] === 'secrets') return failed('Timeout');
       return args[3] === 'serviceaccounts' ? ok('no\n') : testBed.other?.(program, args, input);
     };
-    const { stdout } = await play(['doctor'], { ...testBed, other });
+    const { stdout } = await play('doctor', { ...testBed, other });
     assert.match(stdout, /rights of the agent +0 missing, 3 not checked\n/);
     assert.match(stdout, /cannot ask the server who may get secrets: .*Timeout/);
     assert.match(
@@ -316,7 +320,7 @@ describe('kubectl nmi doctor', () => {
       createAgentPod('node-1', { args: ['--no-such-flag=1'] }),
       createAgentPod('node-1', { image: 'example/aad-pod-identity/nmi:v1.8.17' }),
     ]) {
-      const { stdout } = await play(['doctor', '-A'], testBedOf({ pods: [agent] }, 'no'));
+      const { stdout } = await play('doctor -A', testBedOf({ pods: [agent] }, 'no'));
       assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
       assert.doesNotMatch(stdout, /It may not (?:create|patch)/);
     }
@@ -333,7 +337,7 @@ describe('kubectl nmi doctor', () => {
       args.includes('--all-namespaces')
         ? failed('Error from server (Forbidden): x')
         : testBed.other?.(program, args, input);
-    const { stdout } = await play(['doctor', '-n', 'shop'], { ...testBed, forbidden, other });
+    const { stdout } = await play('doctor -n shop', { ...testBed, forbidden, other });
     for (const text of [
       'version of the definition',
       'nodes without an agent',
@@ -342,14 +346,14 @@ describe('kubectl nmi doctor', () => {
     ]) {
       assert.ok(stdout.includes(text), text);
     }
-    const blind = await play(['doctor', '--pre'], {
+    const blind = await play('doctor --pre', {
       ...testBed,
       forbidden: { pods: 'everywhere' },
     });
     assert.match(stdout, /^custom resource definitions +not checked$/m);
     assert.match(blind.stdout, /^MIC of aad-pod-identity +not checked$/m);
     assert.match(blind.stdout, /agents and leftovers of aad-pod-identity/);
-    const installed = await play(['doctor'], { ...testBed, forbidden: { pods: 'everywhere' } });
+    const installed = await play('doctor', { ...testBed, forbidden: { pods: 'everywhere' } });
     assert.match(installed.stdout, /Not checked:[^]*agents and their rights/);
     assert.doesNotMatch(installed.stdout, /agent_missing/, 'that is not known');
   });
@@ -357,11 +361,11 @@ describe('kubectl nmi doctor', () => {
   it('finds a second release on a node, in another namespace too', async () => {
     const own = createAgentPod('node-1');
     const second = { ...own, metadata: { ...metadataOf(own), name: 'second', namespace: 'other' } };
-    const twice = await play(['doctor'], testBedOf({ pods: [own, second] }));
+    const twice = await play('doctor', testBedOf({ pods: [own, second] }));
     assert.match(twice.stdout, /^error +Node node-1: agents_on_node\n/m);
     // Who may write pods in a namespace can give them every label.
     const labelled = { ...second, spec: { nodeName: 'node-1' } };
-    const once = await play(['doctor'], testBedOf({ pods: [own, labelled] }));
+    const once = await play('doctor', testBedOf({ pods: [own, labelled] }));
     assert.doesNotMatch(once.stdout, /agents_on_node/);
   });
 
@@ -369,7 +373,7 @@ describe('kubectl nmi doctor', () => {
     const asked = (calls: readonly (readonly string[])[]) =>
       calls.filter((words) => words.some((word) => word.startsWith('--as=')));
     const testBed = testBedOf({ pods: [createAgentPod('node-1')] });
-    const blind = await play(['doctor'], {
+    const blind = await play('doctor', {
       ...testBed,
       forbidden: { [kinds.daemonSets]: 'everywhere' },
     });
@@ -384,30 +388,27 @@ describe('kubectl nmi doctor', () => {
       args[0] === 'auth'
         ? failed('error: You must be logged in to the server (Unauthorized)')
         : testBed.other?.(program, args, input);
-    const { stdout } = await play(['doctor'], { ...testBed, other });
+    const { stdout } = await play('doctor', { ...testBed, other });
     assert.match(stdout, /your rights +not checked\n/);
     assert.match(stdout, /rights of the agent +not checked\n/);
     assert.match(stdout, /cannot ask the server who may list pods: .*Unauthorized/);
     const some: Recorded['other'] = (program, args, input) =>
       args[3] === 'pods' ? failed('Timeout') : testBed.other?.(program, args, input);
-    const partial = await play(['doctor'], { ...testBed, other: some });
+    const partial = await play('doctor', { ...testBed, other: some });
     assert.match(partial.stdout, /your rights +0 missing, 1 not checked\n/);
   });
 
   it('counts no node and no agent where it may not list nodes', async () => {
     const testBed = testBedOf();
     const blind = { ...testBed, forbidden: { nodes: 'everywhere' } } as const;
-    assert.match(
-      (await play(['doctor'], blind)).stdout,
-      /agents +1 ready of 1, nodes not checked\n/,
-    );
-    const before = await play(['doctor', '--pre', '--exit-code'], blind);
+    assert.match((await play('doctor', blind)).stdout, /agents +1 ready of 1, nodes not checked\n/);
+    const before = await play('doctor --pre --exit-code', blind);
     assert.match(before.stdout, /nodes +not checked\n/);
     assert.deepEqual([before.code, /nodes_missing/.test(before.stdout)], [0, false]);
   });
 
   it('knows no old server by a version that it cannot read', async () => {
-    const { stdout } = await play(['doctor', '--pre'], testBedOf({}, 'yes', 'devel'));
+    const { stdout } = await play('doctor --pre', testBedOf({}, 'yes', 'devel'));
     assert.doesNotMatch(stdout, /server_old/);
   });
 
@@ -420,7 +421,7 @@ describe('kubectl nmi doctor', () => {
       args.includes('secrets')
         ? { code: 1, stdout: 'no\n', stderr: '' }
         : testBed.other?.(program, args, input);
-    const { stdout } = await play(['doctor'], { ...testBed, other });
+    const { stdout } = await play('doctor', { ...testBed, other });
     assert.match(stdout, /rights of the agent +20 missing\n/);
     assert.match(stdout, /25 namespaces have identities, and doctor asks for 20/);
     assert.match(stdout, /fix: Set rbac\.allowAccessToSecrets of the chart; .* must have team-0\./);
@@ -433,7 +434,7 @@ describe('kubectl nmi doctor', () => {
     const testBed = testBedOf({ [kinds.identities]: identities });
     const other: Recorded['other'] = (program, args, input) =>
       args.includes('secrets') ? ok('no\n') : testBed.other?.(program, args, input);
-    const { stdout } = await play(['doctor'], { ...testBed, other });
+    const { stdout } = await play('doctor', { ...testBed, other });
     assert.match(stdout, /in namespace team-0, which AzureIdentity team-0\/orders-0 needs\./);
     assert.match(stdout, /in namespace team-19, which AzureIdentity \S+ and 1 more needs\./);
     assert.doesNotMatch(stdout, /doctor asks for/);
@@ -462,10 +463,10 @@ describe('kubectl nmi doctor', () => {
       assert.match(stdout, /bound pods run on nodes that Karpenter makes\.\n +- Pod shop\/web\n/);
     }
     const blind = { ...testBed, forbidden: { [kinds.bindings]: 'all-namespaces' } } as const;
-    const { stdout } = await play(['doctor'], blind);
+    const { stdout } = await play('doctor', blind);
     assert.match(stdout, /nodes of Karpenter +not checked\n/);
     assert.match(stdout, /cannot list azureidentitybindings/);
-    assert.doesNotMatch((await play(['doctor'], testBedOf())).stdout, /Karpenter/);
+    assert.doesNotMatch((await play('doctor', testBedOf())).stdout, /Karpenter/);
   });
 
   it('names engines of admission policies', async () => {
@@ -474,14 +475,14 @@ describe('kubectl nmi doctor', () => {
         { metadata: { name: 'gatekeeper-validating' } },
       ],
     };
-    const { code, stdout } = await play(['doctor', '--exit-code'], testBedOf(engines));
+    const { code, stdout } = await play('doctor --exit-code', testBedOf(engines));
     assert.equal(code, 0);
     assert.match(stdout, /^admission policies +gatekeeper-validating$/m);
     assert.match(stdout, /policy_engine/);
   });
 
   it('stops if the server is unreachable', async () => {
-    const { code } = await play(['doctor'], {
+    const { code } = await play('doctor', {
       other: () => failed('Unable to connect to the server: dial tcp: no such host'),
     });
     assert.equal(code, 69);
@@ -493,7 +494,114 @@ describe('the nodes', () => {
     const pods = [createAgentPod('node-1')];
     const forbidden = { nodes: 'everywhere' } as const;
     const other = () => ok('{"serverVersion":{"gitVersion":"v1.34.2"}}');
-    const { stdout } = await play(['doctor'], { objects: { pods }, forbidden, other });
+    const { stdout } = await play('doctor', { objects: { pods }, forbidden, other });
     assert.match(stdout, /Not checked:\n[^]*nodes without an agent/);
+  });
+});
+
+const federated = { type: 3, clientID: clientA, tenantID: tenant };
+
+const assigned = { type: 0, clientID: clientA, resourceID: ordersId };
+
+const account = '--as=system:serviceaccount:kube-system:default';
+
+const no = { ...ok('no\n'), code: 1 };
+
+const mayNotImpersonate = failed(
+  'Error from server (Forbidden): serviceaccounts "default" is forbidden: User "dev" cannot impersonate resource "serviceaccounts" in API group "" in the namespace "kube-system"\n',
+);
+
+/** @param answers of the API server: as itself, and as its node. */
+function bedOf(spec: object, answers: readonly ProgramRun[], changes: Recorded['objects'] = {}) {
+  const asked: (readonly string[])[] = [];
+  const recorded: Recorded = {
+    ...boundTestBed({
+      pods: [createPod('web', { labels: { aadpodidbinding: 'orders' } }), createAgentPod('node-1')],
+      [kinds.identities]: [createIdentity('orders', spec)],
+      ...changes,
+    }),
+    other: (_program, args) => {
+      if (args[0] === 'auth') return answers[asked.push(args) - 1];
+      return ok(args[0] === 'patch' ? 'patched\n' : '{"issuer":"https://oidc.example/"}');
+    },
+  };
+  return { recorded, asked };
+}
+
+const explain = ['explain', 'pod', 'web', '-v'];
+
+const toFederation = ['migrate', 'to-federation', '--tenant-id', tenant, '--apply'];
+
+describe('the right of the agents to create tokens of service accounts', () => {
+  it('is asked as doctor asks, for the namespace of the identity', async () => {
+    const { recorded, asked } = bedOf(federated, [no, ok('yes\n')]);
+    const { code, stdout } = await play(explain, recorded);
+    assert.equal(code, 0);
+    assert.doesNotMatch(stdout, /rights of the agents/);
+    const words = ['serviceaccounts', '--subresource=token', '--namespace=shop', account];
+    assert.deepEqual(asked, [
+      ['auth', 'can-i', 'create', ...words, '--request-timeout=15s'],
+      [
+        ...['auth', 'can-i', 'impersonate-on:associated-node:create', ...words],
+        '--request-timeout=15s',
+      ],
+    ]);
+  });
+
+  it('refuses the pods of a federated identity, if the agents lack it', async () => {
+    const { code, stdout } = await play(explain, bedOf(federated, [no, no]).recorded);
+    assert.equal(code, 1);
+    assert.match(stdout, /^pod shop\/web: REFUSED, gets no token: agent_rights\n/);
+    assert.match(
+      stdout,
+      /error {3}ServiceAccount kube-system\/default: agent_rights\n +It may not create serviceaccounts\/token in namespace shop, which AzureIdentity shop\/orders needs\.\n +fix: Set rbac\.allowFederation of the chart/,
+    );
+  });
+
+  it('is not checked where the user may not ask, or nothing proves who the agents are', async () => {
+    const { code, stdout } = await play(explain, bedOf(federated, [mayNotImpersonate]).recorded);
+    assert.equal(code, 0);
+    assert.match(
+      stdout,
+      /\n {2}rights of the agents\n {4}cannot ask for the rights of the agents, as kubectl nmi doctor does: no right; RBAC rule: .*"impersonate"/,
+    );
+    const { recorded, asked } = bedOf(federated, []);
+    const unproven = await play(explain, {
+      ...recorded,
+      forbidden: { [kinds.daemonSets]: 'everywhere' },
+    });
+    assert.match(unproven.stdout, /cannot ask for the rights of the agents.*: nothing proves that/);
+    assert.deepEqual(asked, []);
+  });
+
+  it('does not matter for other types, and for what objects refuse', async () => {
+    for (const { recorded, asked } of [
+      bedOf(assigned, []),
+      bedOf(federated, [], { [kinds.bindings]: [] }),
+    ]) {
+      const { stdout } = await play(explain, recorded);
+      assert.doesNotMatch(stdout, /rights of the agents/);
+      assert.deepEqual(asked, []);
+    }
+  });
+
+  it('is what migrate to-federation needs before it changes a serving identity', async () => {
+    const patched = (calls: readonly (readonly string[])[]) =>
+      calls.some(([, verb]) => verb === 'patch');
+    const lacking = await play(toFederation, bedOf(assigned, [no, no]).recorded);
+    assert.deepEqual([lacking.code, patched(lacking.calls)], [1, false]);
+    assert.match(
+      lacking.stderr,
+      /^error: the agents lack a right, and pods would be refused: It may not create serviceaccounts\/token in namespace shop.*\nSet rbac\.allowFederation/,
+    );
+    const shown = await play(toFederation.slice(0, -1), bedOf(assigned, [no, no]).recorded);
+    assert.equal(shown.code, 0);
+    assert.match(shown.stdout, /They lack it, so --apply refuses\./);
+    const given = await play(toFederation, bedOf(assigned, [ok('yes\n')]).recorded);
+    assert.deepEqual([given.code, patched(given.calls)], [0, true]);
+    assert.doesNotMatch(given.stdout, /The agents need the right/);
+    const unknown = await play(toFederation, bedOf(assigned, [mayNotImpersonate]).recorded);
+    assert.deepEqual([unknown.code, patched(unknown.calls)], [0, true]);
+    assert.match(unknown.stdout, /Whether they have it was not checked: no right; RBAC rule/);
   });
 });
