@@ -32,7 +32,7 @@ import {
   skipElsewhere as skip,
   vault,
 } from './own-agent.ts';
-import { valuesOf, type RawReply } from './raw-connection.ts';
+import { valuesOf, type RawReply } from '../support/raw-connection.ts';
 import { assertRefused, assertToken, claimsOf } from './reply-rules.ts';
 
 const minuteMs = 60_000;

@@ -2,7 +2,7 @@
 import { mock } from 'node:test';
 import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
 import type { LoopbackAgent } from '../support/loopback-agent.ts';
-import { exchange, type Place, type RawReply } from './raw-connection.ts';
+import { exchange, type Place, type RawReply } from '../support/raw-connection.ts';
 import { assertToken, claimsOf } from './reply-rules.ts';
 import { renderRequest, tokenPath, tokenQuery, type RequestOptions } from './requests.ts';
 import { parseTarget } from './target.ts';

@@ -3,7 +3,7 @@
  * case checks only its own additions.
  */
 import assert from 'node:assert/strict';
-import { valuesOf, type RawReply } from './raw-connection.ts';
+import { valuesOf, type RawReply } from '../support/raw-connection.ts';
 
 const guid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const imfDate =

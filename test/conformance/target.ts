@@ -3,7 +3,7 @@
  * fakes around it. Only our own agent needs installed packages.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Place } from './raw-connection.ts';
+import type { Place } from '../support/raw-connection.ts';
 
 export interface Ids {
   readonly clientId: string | undefined;

@@ -34,7 +34,7 @@ import {
   targetFor,
   vault,
 } from './own-agent.ts';
-import { RawConnection, valuesOf } from './raw-connection.ts';
+import { RawConnection, valuesOf } from '../support/raw-connection.ts';
 import {
   assertHead,
   assertHeaderMissing,

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { caseTitle } from './cases.ts';
-import { exchange, RawConnection, valuesOf, type RawReply } from './raw-connection.ts';
+import { exchange, RawConnection, valuesOf, type RawReply } from '../support/raw-connection.ts';
 import { assertHeaderMissing, assertRefused, assertToken, claimsOf, say } from './reply-rules.ts';
 import {
   metadata,

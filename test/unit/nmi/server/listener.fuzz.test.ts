@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { ask, tokenTarget } from '../../support/ask.ts';
-import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
+import { ask, tokenTarget } from '../../../support/ask.ts';
+import { bindPodToA, openLoopbackAgent } from '../../../support/loopback-agent.ts';
 
 /** Time for the search, in milliseconds; longer on request. */
 const budgetMs = process.env['CI'] === 'true' ? 20_000 : 5_000;
