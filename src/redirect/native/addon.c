@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #define NAPI_VERSION 10
 #include <arpa/inet.h>
-#include <net/if.h>
 #include <errno.h>
 #include <limits.h>
 #include <link.h>
@@ -29,13 +28,6 @@
 
 #define MAX_ARGUMENTS 5
 #define MAX_VALUE_BYTES 4096
-/* With IPVS a node has the address of every Service of the cluster. */
-#define MAX_ITEMS 65536
-
-struct list {
-	void *items;
-	size_t count;
-};
 
 /* The signature determines the member. */
 union argument {
@@ -44,9 +36,6 @@ union argument {
 	struct bytes bytes;
 	__be32 ip;
 	int number;
-	__u64 id;
-	struct flow_end end;
-	struct list list;
 	struct pins pins;
 };
 
@@ -129,28 +118,6 @@ static bool read_ip(struct call *call, napi_value value, void *place)
 	       strlen(text) == length && inet_pton(AF_INET, text, place) == 1;
 }
 
-static bool read_id(struct call *call, napi_value value, void *place)
-{
-	bool is_lossless = false;
-
-	return napi_get_value_bigint_uint64(call->env, value, place, &is_lossless) == napi_ok &&
-	       is_lossless;
-}
-
-static bool read_end(struct call *call, napi_value value, void *place)
-{
-	struct flow_end *end = place;
-	napi_value ip, port;
-	int number;
-
-	if (napi_get_named_property(call->env, value, "ip", &ip) ||
-	    napi_get_named_property(call->env, value, "port", &port) ||
-	    !read_value(call, "i", ip, &end->ip) || !read_value(call, "p", port, &number))
-		return false;
-	end->port = htons(number);
-	return true;
-}
-
 static bool read_pins(struct call *call, napi_value value, void *place)
 {
 	napi_value names, name, path;
@@ -173,10 +140,7 @@ static bool read_pins(struct call *call, napi_value value, void *place)
 	return true;
 }
 
-/*
- * Types by the letters of a signature. [i] and [u] are arrays; a ? after a letter also accepts
- * undefined, which leaves zeroes.
- */
+/* Types by the letters of a signature. */
 static const struct kind {
 	const char *wanted;
 	bool (*read)(struct call *call, napi_value value, void *place); /* NULL: a whole number */
@@ -188,8 +152,6 @@ static const struct kind {
 	['i'] = { "an IPv4 address", .read = read_ip },
 	['p'] = { "a port", .least = 1, .most = UINT16_MAX },
 	['d'] = { "a descriptor", .most = INT_MAX },
-	['u'] = { "an id", .read = read_id },
-	['e'] = { "an address and port", .read = read_end },
 	['m'] = { "an object of few pins", .read = read_pins },
 };
 
@@ -204,38 +166,10 @@ static bool read_number(struct call *call, napi_value value, const struct kind *
 	return true;
 }
 
-static bool read_list(struct call *call, const char *kind, napi_value value, struct list *list)
-{
-	const size_t size = *kind == 'i' ? sizeof(__be32) : sizeof(__u64);
-	uint32_t count = 0, index;
-	napi_value item;
-	char *items;
-
-	call->wanted = "an array of at most 65536";
-	if (napi_get_array_length(call->env, value, &count) || count > MAX_ITEMS)
-		return false;
-	items = take(call, count * size);
-	if (!items)
-		return false;
-	for (index = 0; index < count; index++) {
-		if (napi_get_element(call->env, value, index, &item) ||
-		    !read_value(call, kind, item, items + index * size))
-			return false;
-	}
-	*list = (struct list){ items, count };
-	return true;
-}
-
 static bool read_value(struct call *call, const char *kind, napi_value value, void *place)
 {
-	const struct kind *known;
-	napi_valuetype type;
+	const struct kind *known = &kinds[(__u8)*kind];
 
-	if (*kind == '[')
-		return read_list(call, kind + 1, value, place);
-	if (kind[1] == '?' && napi_typeof(call->env, value, &type) == napi_ok && type == napi_undefined)
-		return true;
-	known = &kinds[(__u8)*kind];
 	call->wanted = known->wanted;
 	return known->read ? known->read(call, value, place) : read_number(call, value, known, place);
 }
@@ -498,72 +432,9 @@ static void is_answered(struct call *call)
 	close(sock);
 }
 
-static void forget_flows(struct call *call)
+static void open_netlink_socket(struct call *call)
 {
-	struct flow_filter filter = {
-		.dialled = call->in[0].end,
-		.answered_by = call->in[1].ip,
-		.spared = call->in[2].list.items,
-		.spared_count = call->in[2].list.count,
-	};
-
-	call->result = number(call, cut_flows(&filter, &call->fault));
-}
-
-static void close_sockets(struct call *call)
-{
-	const struct list *ids = &call->in[1].list;
-
-	call->result =
-		number(call, cut_sockets(&call->in[0].end, ids->items, ids->count, &call->fault));
-}
-
-static void find_rule_generation(struct call *call)
-{
-	__u32 generation = 0;
-
-	if (!rule_generation(&generation, &call->fault))
-		call->result = number(call, generation);
-}
-
-static void place_of(struct call *call)
-{
-	char mac[3 * MAC_BYTES];
-	struct place place;
-
-	if (find_place(call->in[0].ip, &place, &call->fault) || !place.link)
-		return;
-	put(call, "link", number(call, place.link));
-	if (place.port)
-		put(call, "port", number(call, place.port));
-	if (!place.has_mac)
-		return;
-	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", place.mac[0], place.mac[1],
-		 place.mac[2], place.mac[3], place.mac[4], place.mac[5]);
-	put(call, "mac", text(call, mac));
-}
-
-static void is_own_link(struct call *call)
-{
-	bool owns;
-
-	if (!owns_link(call->in[0].ip, &owns, &call->fault))
-		call->result = boolean(call, owns);
-}
-
-static void is_local_address(struct call *call)
-{
-	bool local;
-
-	if (!is_local(call->in[0].ip, &local, &call->fault))
-		call->result = boolean(call, local);
-}
-
-static void is_link(struct call *call)
-{
-	char name[IF_NAMESIZE];
-
-	call->result = boolean(call, if_indextoname(call->in[0].number, name));
+	put_descriptor(call, open_netlink(call->in[0].number, &call->fault));
 }
 
 /* 0 before Linux 5.14, which does not report it. */
@@ -666,13 +537,7 @@ static const struct function functions[] = {
 	{ "mapKeys", "map:d", map_keys },
 	{ "callerOf", "socket:d", caller_of },
 	{ "isAnswered", "", is_answered },
-	{ "cutFlows", "dialled:e answeredBy:i? sparedSources:[i]", forget_flows },
-	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
-	{ "ruleGeneration", "", find_rule_generation },
-	{ "placeOf", "ip:i", place_of },
-	{ "ownsLink", "ip:i", is_own_link },
-	{ "isLocal", "ip:i", is_local_address },
-	{ "hasLink", "link:d", is_link },
+	{ "openNetlink", "protocol:d", open_netlink_socket },
 	{ "netnsCookie", "", netns_cookie },
 	{ "lockFile", "path:s", lock_file },
 	{ "isLocked", "path:s", is_file_locked },

@@ -4,6 +4,9 @@
  */
 import { closeSync } from 'node:fs';
 import { loadAddon } from './native-files.ts';
+import { cutFlows, cutSockets, ruleGeneration, type FlowEnd } from './connections.ts';
+import type { OpenNetlink } from './netlink.ts';
+import { hasLink, isLocal, ownsLink, placeOf } from './place.ts';
 import { RedirectError, type Place } from '../redirect.ts';
 import { summariseVerifierLog } from '../verifier-log.ts';
 
@@ -36,16 +39,14 @@ export interface CallerAnswer {
   readonly kind: number;
 }
 
-export interface FlowEnd {
-  readonly ip: string;
-  readonly port: number;
-}
+export type { FlowEnd } from './connections.ts';
 
 /**
  * All functions are synchronous. A refusal of the kernel is thrown with code and step, which
  * `asRedirectError` translates; an invalid argument is thrown as TypeError.
  */
 export interface NativeModule {
+  readonly openNetlink: OpenNetlink;
   /**
    * Loads the object file. Maps are shared through their pins: reused if pinned, else pinned. Only pinned
    * programs stay loaded.
@@ -141,8 +142,21 @@ export function nativeModule(): NativeModule {
   if (!isNativeModule(exports)) {
     throw new RedirectError('UNSUPPORTED', 'load native module', 'the file is another module');
   }
-  loaded = exports;
+  loaded = { ...exports, ...overNetlink(exports.openNetlink) };
   return loaded;
+}
+
+/** The functions that need only sockets of the addon. */
+function overNetlink(open: OpenNetlink) {
+  return {
+    cutFlows: cutFlows.bind(undefined, open),
+    cutSockets: cutSockets.bind(undefined, open),
+    ruleGeneration: ruleGeneration.bind(undefined, open),
+    placeOf: placeOf.bind(undefined, open),
+    ownsLink: ownsLink.bind(undefined, open),
+    isLocal: isLocal.bind(undefined, open),
+    hasLink: hasLink.bind(undefined, open),
+  };
 }
 
 /** Built from the same sources, and part of the executable: one function stands for all of them. */
@@ -150,7 +164,7 @@ function isNativeModule(value: unknown): value is NativeModule {
   return typeof value === 'object' && value !== null && 'load' in value;
 }
 
-/** A failure as thrown by the C side. */
+/** A failure as thrown by the C side, and by `Netlink`. */
 interface NativeFailure extends Error {
   readonly code: string;
   readonly step: string;

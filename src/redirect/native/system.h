@@ -62,61 +62,10 @@ int read_link(const char *pin, struct bpf_link_info *info, struct fault *fault);
 int read_program(const char *pin, struct bpf_prog_info *info, __u32 *map_ids, struct fault *fault);
 int read_map(int map, struct bpf_map_info *info, struct fault *fault);
 
-/* flows.c */
+/* netlink.c */
 
-/* Both in network order. */
-struct flow_end {
-	__be32 ip;
-	__be16 port;
-};
-
-/*
- * TCP connections to `dialled`, except those answered by `answered_by` (if not zero) or from these
- * sources.
- */
-struct flow_filter {
-	struct flow_end dialled;
-	__be32 answered_by;
-	const __be32 *spared;
-	size_t spared_count;
-};
-
-/* Deletes such entries. Returns their number; -1 with a fault. */
-int cut_flows(const struct flow_filter *filter, struct fault *fault);
-
-/* Sets the generation of the nftables rules, which each change of them raises. Needs CAP_NET_ADMIN. */
-int rule_generation(__u32 *generation, struct fault *fault);
-
-/* sockets.c */
-
-/*
- * Closes the TCP sockets that are connected to an address and port, or to its IPv4-mapped form, and that
- * belong to one of these cgroups. Returns their number; -1 with a fault.
- */
-int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
-		struct fault *fault);
-
-/* place.c */
-
-#define MAC_BYTES 6
-
-/* Where the kernel sends packets for an address. */
-struct place {
-	__u32 link; /* of the route; 0: unknown */
-	__u32 port; /* if that is a bridge: its port for the station; 0: none or unknown */
-	__u8 mac[MAC_BYTES];
-	bool has_mac; /* only if several addresses share the link */
-};
-
-/* Returns 0, or -1 with a fault. */
-int find_place(__be32 ip, struct place *place, struct fault *fault);
-/*
- * Whether the address has a link to itself: a route for it alone, without a gateway, over a veth or netkit
- * that is no port of a bridge or bond. Sets `owns`. Returns 0, or -1 with a fault.
- */
-int owns_link(__be32 ip, bool *owns, struct fault *fault);
-/* Whether the kernel delivers packets for the address to this node. Returns 0, or -1 with a fault. */
-int is_local(__be32 ip, bool *local, struct fault *fault);
+/* A socket that only the kernel can send to, and that waits some seconds for it; -1 with a fault. */
+int open_netlink(int protocol, struct fault *fault);
 
 /* slots.c */
 

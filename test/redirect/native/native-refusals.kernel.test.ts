@@ -12,7 +12,6 @@ import {
   isMissing,
   nativeModule,
   type BpfMap,
-  type FlowEnd,
   type NativeModule,
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
@@ -31,7 +30,7 @@ const skip = whyNoBpfTests();
 describe('the native module refuses', { skip }, () => {
   let native: NativeModule;
   /** The same module, typed for any number of arguments. */
-  let counted: Readonly<Record<'cutSockets', (...all: unknown[]) => unknown>>;
+  let counted: Readonly<Record<'isListening', (...all: unknown[]) => unknown>>;
   let bpf: BpfFolder;
   let tree: CgroupTree;
   const opened = new Map<string, BpfMap>();
@@ -79,31 +78,17 @@ describe('the native module refuses', { skip }, () => {
 
   /** A value of another kind, against the types. */
   const as = (value: unknown): never => value as never;
-  const end: FlowEnd = { ip: '127.0.0.1', port: 1 };
   const noTexts: readonly unknown[] = [undefined, 1, {}, '', 'a\0', '/'.repeat(5000)];
-  const noEnds: readonly unknown[] = [
-    ...[undefined, null, 1, 'x', {}, [], { ip: '127.0.0.1' }, { port: 1 }],
-    ...['', 'x', '::1', 1].map((ip) => ({ ip, port: 1 })),
-    ...[0, -1, 65_536, 1.5, Number.NaN, '1', 1n].map((port) => ({ ip: '127.0.0.1', port })),
-  ];
   const noDescriptors: readonly unknown[] = [undefined, null, -1, 1.5, 'x', {}, () => undefined];
 
   const refusals: Readonly<Record<string, () => readonly (() => unknown)[]>> = {
-    cutSockets: () => [
-      ...noEnds.map((wrong) => () => native.cutSockets(as(wrong), [])),
-      ...[undefined, null, 1, 'x', {}, { length: 1 }].map(
-        (wrong) => () => native.cutSockets(end, as(wrong)),
+    isListening: () => [
+      ...['', 'x', '::1', 1].map((ip) => () => native.isListening(as(ip), 1)),
+      ...[0, -1, 65_536, 1.5, Number.NaN, '1', 1n].map(
+        (port) => () => native.isListening('127.0.0.1', as(port)),
       ),
-      ...[1, '1', -1n, 2n ** 64n, {}, undefined].map(
-        (wrong) => () => native.cutSockets(end, [1n, as(wrong)]),
-      ),
-      () =>
-        native.cutSockets(
-          end,
-          Array.from({ length: 100_000 }, () => 1n),
-        ),
-      () => counted.cutSockets(end),
-      () => counted.cutSockets(end, [], 1),
+      () => counted.isListening('127.0.0.1'),
+      () => counted.isListening('127.0.0.1', 1, 1),
     ],
     replace: () => [
       ...noTexts.map((wrong) => () => {
@@ -139,18 +124,13 @@ describe('the native module refuses', { skip }, () => {
     const expected: readonly (readonly [call: () => unknown, message: RegExp])[] = [
       [() => native.openMap(pin('map0'), as(0)), /^readOnly: a boolean is wanted$/],
       [() => native.mapGet(map('callers'), as('x')), /^key: a Uint8Array is wanted$/],
-      [() => native.cutFlows(end, 'x', []), /^answeredBy: an IPv4 address is/],
-      [() => native.cutFlows(end, undefined, as([end])), /^sparedSources: an IPv4 address is/],
-      [
-        () => native.cutFlows(end, undefined, as(1)),
-        /^sparedSources: an array of at most 65536 is/,
-      ],
+      [() => native.isListening('x', 1), /^ip: an IPv4 address is wanted$/],
       [
         () => native.load(new Uint8Array(), new Uint8Array(), { a: '' }, {}),
         /^maps: a text of 1 to 4095/,
       ],
-      [() => counted.cutSockets(end), /^cgroupIds: an array/],
-      [() => counted.cutSockets(end, [], 1), /^at most 2 arguments are wanted$/],
+      [() => counted.isListening('127.0.0.1'), /^port: a port is wanted$/],
+      [() => counted.isListening('127.0.0.1', 1, 1), /^at most 2 arguments are wanted$/],
     ];
     for (const [call, message] of expected) {
       assert.throws(call, { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE', message });
