@@ -16,10 +16,19 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { openExplainServer } from '../../../src/nmi/explain/socket.ts';
-import type { Readiness } from '../../../src/nmi/base/readiness.ts';
-import type { ExplainQuery } from '../../../src/nmi/explain/question.ts';
-import { explanationSchema, type Explanation } from '../../../src/nmi/explain/explanation.ts';
+import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
+import type { Readiness } from '../../../../src/nmi/base/readiness.ts';
+import { parseConfig } from '../../../../src/nmi/config/config.ts';
+import { tuning } from '../../../../src/nmi/config/tuning.ts';
+import {
+  openExplain,
+  readHealth,
+  type ExplainOptions,
+} from '../../../../src/nmi/explain/agent-explain.ts';
+import { explanationSchema, type Explanation } from '../../../../src/nmi/explain/explanation.ts';
+import type { ExplainQuery } from '../../../../src/nmi/explain/question.ts';
+import { openExplainServer } from '../../../../src/nmi/explain/socket.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
 
 const explanation: Explanation = {
   schema: explanationSchema,
@@ -213,5 +222,70 @@ describe('the socket of explanations', () => {
   it('is off without a path', async (t) => {
     const { warnings } = await open(t, '');
     assert.deepEqual(warnings, []);
+  });
+});
+
+const kernel: Parameters<typeof readHealth>[1] = {
+  mode: 'ebpf',
+  status: () => ({ state: 'active', detail: 'as wanted', problems: [] }),
+  problem: () => undefined,
+};
+
+function watchesOf(ages: readonly (number | undefined)[]) {
+  const stats = Object.fromEntries(
+    ages.map((lastContactAgeMs, index) => [`kind-${index}`, { lastContactAgeMs }]),
+  );
+  const old = [
+    { resource: 'pods', stalenessMs: 300_000 },
+    { resource: 'bindings', stalenessMs: 300_001 },
+  ];
+  const watches = { unsynced: () => ['pods'], ages: () => old, stats: () => stats };
+  return { watches, podsAskedAs: () => 'node' } as unknown as Parameters<typeof readHealth>[2];
+}
+
+describe('the health of a node', () => {
+  it('has the age of the last event of the least active watch, or none if one had no event yet', () => {
+    const silentForMs = (...ages: readonly (number | undefined)[]) =>
+      readHealth('n', kernel, watchesOf(ages), tuning).watches.silentForMs;
+    assert.equal(silentForMs(1_000.4, 3_000.6, 20), 3_001);
+    assert.equal(silentForMs(1_000, undefined), undefined);
+  });
+
+  it('names node and redirect, and the watches that are old', () => {
+    const { name, redirect, watches } = readHealth('n', kernel, watchesOf([1]), tuning);
+    assert.deepEqual(redirect, { mode: 'ebpf', detail: 'as wanted', problem: undefined });
+    assert.deepEqual(
+      [name, watches.unsynced, watches.failing, watches.podsAskedAs],
+      ['n', ['pods'], [], 'node'],
+    );
+    assert.deepEqual(watches.stale, [{ resource: 'bindings', stalenessMs: 300_001 }]);
+  });
+});
+
+describe('the socket of an agent', () => {
+  it('explains the state of now, with the facts of the agent', async (t) => {
+    const socketPath = join(folder, 'agent.sock');
+    const parsed = parseConfig({ node: 'n' }, { NMI_EXPLAIN_SOCKET: socketPath });
+    assert.ok(parsed.ok, JSON.stringify(parsed));
+    const clock = new HandClock();
+    const log = { child: () => ({ warn: assert.fail, error: assert.fail }) };
+    const server = await openExplain({
+      config: parsed.config,
+      tuning,
+      kernel,
+      state: { pods: new PodIndex(clock), ...watchesOf([1]) },
+      parts: [{ conditions: [{ name: 'redirect', problem: () => 'for the test' }] }],
+      clock,
+      log,
+    } as unknown as ExplainOptions);
+    t.after(() => server[Symbol.asyncDispose]());
+    const read = async (path: string) => {
+      const { body } = await get(socketPath, path);
+      return JSON.parse(body) as Record<string, Record<string, unknown>>;
+    };
+    const { kind, node, agent, pods } = await read('/explain');
+    assert.deepEqual([kind, node?.['name'], pods], ['node', 'n', []]);
+    assert.deepEqual(agent?.['unmetConditions'], ['redirect']);
+    assert.deepEqual(await read('/ready'), { ready: false, missing: { redirect: 'for the test' } });
   });
 });

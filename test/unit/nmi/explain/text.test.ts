@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { renderExplanation } from '../../../src/nmi/explain/explanation-text.ts';
-import type { TokenStatus } from '../../../src/cache/token/cache.ts';
-import { createFinding } from '../../../src/nmi/diagnosis/finding.ts';
+import { renderExplanation } from '../../../../src/nmi/explain/explanation-text.ts';
+import type { TokenStatus } from '../../../../src/cache/token/cache.ts';
+import { createFinding } from '../../../../src/nmi/diagnosis/finding.ts';
 import {
   explanationSchema,
   type IdentityView,
@@ -13,7 +13,7 @@ import {
   type Outcome,
   type PodExplanation,
   type RefusalView,
-} from '../../../src/nmi/explain/explanation.ts';
+} from '../../../../src/nmi/explain/explanation.ts';
 
 const hourMs = 3_600_000;
 
@@ -23,20 +23,22 @@ const node: NodeHealth = {
   watches: { unsynced: [], silentForMs: 3_400, failing: [], podsAskedAs: 'node' },
 };
 
+const upstream: NonNullable<IdentityView['upstream']> = {
+  source: 'imds',
+  authority: '',
+  tenantId: '',
+  auxiliaryTenantIds: [],
+  credential: '',
+  notBefore: '',
+};
+
 const identity: IdentityView = {
   kind: 'azure-identity',
   name: 'a',
   type: 0,
   clientId: 'id-of-a',
   resourceId: '',
-  upstream: {
-    source: 'imds',
-    authority: '',
-    tenantId: '',
-    auxiliaryTenantIds: [],
-    credential: '',
-    notBefore: '',
-  },
+  upstream,
   refusal: undefined,
   tokens: [],
 };
@@ -116,12 +118,11 @@ const shown = createExplanation({
       type: 1,
       clientId: '4f37cec8-de70-4833-81ee-ce6366441747',
       upstream: {
+        ...upstream,
         source: 'secret',
         authority: 'https://login.microsoftonline.com',
         tenantId: 'contoso.example',
-        auxiliaryTenantIds: [],
         credential: 'default/vault',
-        notBefore: '',
       },
       tokens: [
         {
@@ -158,7 +159,7 @@ const shown = createExplanation({
 describe('the text of an explanation', () => {
   it('is the one on the troubleshooting page', async () => {
     const page = await readFile(
-      join(import.meta.dirname, '../../../docs/troubleshooting.md'),
+      join(import.meta.dirname, '../../../../docs/troubleshooting.md'),
       'utf8',
     );
     const [, part = ''] = page.split('<!-- output: explain -->');
@@ -234,33 +235,36 @@ describe('the text of an explanation', () => {
     assert.equal(line({ isWaitedFor: false }), `503 binding_pending (Retry-After 2)${end}`);
   });
 
-  it('has the addresses of a pod, or why it has none', () => {
-    const addressOf = (fields: Partial<PodExplanation['pod']>): string => {
-      const pod = { ...createExplanation().pod, ...fields };
-      const text = renderExplanation(createExplanation({ pod, addresses: [] }));
-      return /^ +address +(.*)$/m.exec(text)?.[1] ?? text;
-    };
-    assert.equal(
-      addressOf({ hostNetwork: true, ips: ['10.0.0.1', 'fd00::1'] }),
-      "10.0.0.1, fd00::1, the node's own",
-    );
-    assert.equal(addressOf({ phase: 'Pending' }), 'none yet');
-    for (const phase of ['Succeeded', 'Failed'] as const) {
-      assert.equal(addressOf({ phase }), `none: the pod has ended (${phase})`);
-    }
-  });
-
-  it('names the resource id of an identity only if it has no client id', () => {
-    const titleOf = (fields: Partial<IdentityView>) =>
-      / (AzureIdentity a, type 0, .*)$/m.exec(
-        renderExplanation(createExplanation({ identities: [{ ...identity, ...fields }] })),
-      )?.[1];
+  it('has the addresses of a pod, the id of an identity, and its source', () => {
+    const { pod } = createExplanation();
+    const ofPod = (fields: Partial<PodExplanation['pod']>) => ({
+      pod: { ...pod, ...fields },
+      addresses: [],
+    });
+    const of = (fields: Partial<IdentityView>) => ({ identities: [{ ...identity, ...fields }] });
+    const by = (fields: Partial<typeof upstream>) => of({ upstream: { ...upstream, ...fields } });
+    const notBefore = '2026-11-30T06:00:00.000Z';
     const resourceId = '/subscriptions/s';
-    assert.equal(titleOf({ resourceId }), 'AzureIdentity a, type 0, client id id-of-a');
-    assert.equal(
-      titleOf({ clientId: '', resourceId }),
-      'AzureIdentity a, type 0, resource id /subscriptions/s',
-    );
+    const onHost = { hostNetwork: true, ips: ['10.0.0.1', 'fd00::1'] };
+    for (const [fields, line] of [
+      [ofPod(onHost), "address     10.0.0.1, fd00::1, the node's own"],
+      [ofPod({ phase: 'Pending' }), 'address     none yet'],
+      [ofPod({ phase: 'Succeeded' }), 'address     none: the pod has ended (Succeeded)'],
+      [ofPod({ phase: 'Failed' }), 'address     none: the pod has ended (Failed)'],
+      [of({ resourceId }), 'identities  AzureIdentity a, type 0, client id id-of-a'],
+      [
+        of({ clientId: '', resourceId }),
+        'identities  AzureIdentity a, type 0, resource id /subscriptions/s',
+      ],
+      [
+        by({ source: 'federated_pod', credential: 'default/robot' }),
+        'from federated_pod, service account default/robot',
+      ],
+      [by({ notBefore }), `from imds, revoked at ${notBefore}`],
+    ] as const) {
+      const lines = renderExplanation(createExplanation(fields)).split('\n');
+      assert.ok(lines.map((each) => each.trim()).includes(line), lines.join('\n'));
+    }
   });
 
   it('is a sentence if there is no such pod', () => {
@@ -270,26 +274,6 @@ describe('the text of an explanation', () => {
       renderExplanation({ schema, kind: 'no-pod', problem, node }),
       /^No pod default\/p is on this node\.\n/,
     );
-  });
-
-  it('names the service account whose tokens are the credential', () => {
-    const upstream = {
-      source: 'federated_pod',
-      authority: '',
-      tenantId: '',
-      auxiliaryTenantIds: [],
-      credential: 'default/robot',
-      notBefore: '',
-    } as const;
-    const text = renderExplanation(createExplanation({ identities: [{ ...identity, upstream }] }));
-    assert.match(text, /^ +from federated_pod, service account default\/robot$/m);
-  });
-
-  it('says when an identity was revoked', () => {
-    const revoked = { source: 'imds', authority: '', tenantId: '', credential: '' };
-    const upstream = { ...revoked, auxiliaryTenantIds: [], notBefore: '2026-11-30T06:00:00.000Z' };
-    const text = renderExplanation(createExplanation({ identities: [{ ...identity, upstream }] }));
-    assert.match(text, /^ +from imds, revoked at 2026-11-30T06:00:00\.000Z$/m);
   });
 
   it('has the times of tokens and failures in args', () => {
@@ -302,50 +286,41 @@ describe('the text of an explanation', () => {
       state: 'stale',
     };
     const failure = { reason: 'upstream_down', description: 'is away', heldForMs: 4_999 };
-    const text = renderExplanation(
-      createExplanation({
-        identities: [
-          {
-            ...identity,
-            type: 1,
-            upstream: {
-              source: 'secret',
-              authority: 'https://login',
-              tenantId: 't',
-              auxiliaryTenantIds: ['u', 'v'],
-              credential: 'default/s',
-              notBefore: '',
-            },
-            tokens: [
-              { ...at, token },
-              {
-                ...at,
-                tenantId: 'u',
-                isFetching: true,
-                token: {
-                  ...token,
-                  expiresInMs: 200_000,
-                  isServed: false,
-                  refreshInMs: undefined,
-                  failedRefreshes: 0,
-                  state: 'idle',
-                },
-              },
-              { ...at, token: { ...token, expiresInMs: 1.1 * hourMs, refreshInMs: undefined } },
-              { ...at, token: { ...token, expiresInMs: -1, failedRefreshes: 0 } },
-              { ...at, token: { ...token, expiresInMs: 0, failedRefreshes: 0 } },
-              { ...at, token: { ...token, expiresInMs: 1, failedRefreshes: 0 } },
-              { ...at, token: undefined, failure },
-              {
-                ...at,
-                token: undefined,
-                failure: { ...failure, heldForMs: 1, description: 'nothing is under the key "a"' },
-              },
-              { ...at, token: undefined, failure: { ...failure, heldForMs: 0, description: '' } },
-            ],
-          },
-        ],
+    const tokens: IdentityView['tokens'] = [
+      { ...at, token },
+      {
+        ...at,
+        tenantId: 'u',
+        isFetching: true,
+        token: {
+          ...token,
+          expiresInMs: 200_000,
+          isServed: false,
+          refreshInMs: undefined,
+          failedRefreshes: 0,
+          state: 'idle',
+        },
+      },
+      { ...at, token: { ...token, expiresInMs: 1.1 * hourMs, refreshInMs: undefined } },
+      ...[-1, 0, 1].map((expiresInMs) => {
+        return { ...at, token: { ...token, expiresInMs, failedRefreshes: 0 } };
       }),
+      ...[
+        failure,
+        { ...failure, heldForMs: 1, description: 'nothing is under the key "a"' },
+        { ...failure, heldForMs: 0, description: '' },
+      ].map((each) => ({ ...at, token: undefined, failure: each })),
+    ];
+    const ofSecret = {
+      ...upstream,
+      source: 'secret',
+      authority: 'https://login',
+      tenantId: 't',
+      auxiliaryTenantIds: ['u', 'v'],
+      credential: 'default/s',
+    } as const;
+    const text = renderExplanation(
+      createExplanation({ identities: [{ ...identity, type: 1, upstream: ofSecret, tokens }] }),
     );
     const lines = text.split('\n').filter((line) => line.startsWith(' '.repeat(16)));
     assert.deepEqual(
@@ -366,49 +341,32 @@ describe('the text of an explanation', () => {
     );
   });
 
-  it('reports what is wrong with the node', () => {
-    const text = renderExplanation(
-      createExplanation({
-        node: {
-          name: 'node-1',
-          redirect: { mode: 'iptables', detail: 'x', problem: 'TOOL_MISSING: no iptables' },
-          watches: { unsynced: ['pods', 'bindings'], silentForMs: 61_000, failing: [] },
-        },
-      }),
-    );
-    assert.match(
-      text,
-      /^node node-1: redirect iptables NOT IN PLACE \(TOOL_MISSING: no iptables\); waiting for pods, bindings, API server contact 1 min 1 s ago$/m,
-    );
-  });
-
-  it('reports what fails and since when, and what was never received', () => {
+  it('reports what is wrong with the node, since when, and what was never received', () => {
     const failing = [{ resource: 'pods', reason: 'FORBIDDEN: no', forMs: 61_000 }];
-    const textWith = (watches: Partial<NodeHealth['watches']>) =>
-      renderExplanation(
-        createExplanation({
-          node: {
-            name: 'node-1',
-            redirect: { mode: 'none', detail: 'no redirect', problem: undefined },
-            watches: { unsynced: [], silentForMs: 3_400, failing: [], ...watches },
-          },
-        }),
-      );
-    assert.match(
-      textWith({ unsynced: ['pods'], silentForMs: undefined, failing }),
-      /^node node-1: no redirect; waiting for pods, no API server contact yet; pods failing for 1 min 1 s \(FORBIDDEN: no\)$/m,
-    );
-    assert.match(
-      textWith({ failing }),
-      /; watches failing, API server contact 3 s ago; pods failing/,
-    );
-    assert.match(textWith({}), /: no redirect; watches in step, API server contact 3 s ago$/m);
-    assert.match(textWith({ podsAskedAs: 'node' }), / 3 s ago, asked as this node$/m);
-    assert.match(textWith({ podsAskedAs: 'account' }), / 3 s ago, asked as the service account$/m);
-    assert.match(
-      textWith({ failing, stale: [{ resource: 'pods', stalenessMs: 90_061_000 }] }),
-      / \(FORBIDDEN: no\); not proven current: pods for 1 d 1 h$/m,
-    );
+    const redirect = { mode: 'none', detail: 'no redirect', problem: undefined };
+    const away = { mode: 'iptables', detail: 'x', problem: 'TOOL_MISSING: no iptables' };
+    const stale = [{ resource: 'pods', stalenessMs: 90_061_000 }];
+    const rows: readonly (readonly [Partial<NodeHealth['watches']>, RegExp, typeof away?])[] = [
+      [{}, /: no redirect; watches in step, API server contact 3 s ago$/m],
+      [{ podsAskedAs: 'node' }, / 3 s ago, asked as this node$/m],
+      [{ podsAskedAs: 'account' }, / 3 s ago, asked as the service account$/m],
+      [{ failing }, /; watches failing, API server contact 3 s ago; pods failing/],
+      [{ failing, stale }, / \(FORBIDDEN: no\); not proven current: pods for 1 d 1 h$/m],
+      [
+        { unsynced: ['pods'], silentForMs: undefined, failing },
+        /^node node-1: no redirect; waiting for pods, no API server contact yet; pods failing for 1 min 1 s \(FORBIDDEN: no\)$/m,
+      ],
+      [
+        { unsynced: ['pods', 'bindings'], silentForMs: 61_000 },
+        /^node node-1: redirect iptables NOT IN PLACE \(TOOL_MISSING: no iptables\); waiting for pods, bindings, API server contact 1 min 1 s ago$/m,
+        away,
+      ],
+    ];
+    for (const [fields, line, shownRedirect] of rows) {
+      const watches = { unsynced: [], silentForMs: 3_400, failing: [], ...fields };
+      const health = { name: 'node-1', redirect: shownRedirect ?? redirect, watches };
+      assert.match(renderExplanation(createExplanation({ node: health })), line);
+    }
   });
 
   it('is a table for a whole node', () => {
@@ -440,33 +398,15 @@ describe('the text of an explanation', () => {
 
   it('contains no terminal control sequences, whatever objects contain', () => {
     const evil = '\u001b[2J\u009b31m\r\nname';
+    const refusal = { ...missing, description: evil };
+    const finding = { object: evil, text: evil, fix: evil, details: [evil] };
     const text = renderExplanation(
       createExplanation({
         label: evil,
         bindings: [{ name: 'a', identityName: evil, identityExists: false }],
-        identities: [
-          {
-            ...identity,
-            clientId: '',
-            resourceId: evil,
-            refusal: { ...missing, description: evil },
-          },
-        ],
-        requests: [
-          {
-            selector: evil,
-            resource: evil,
-            outcome: { kind: 'refused', refusal: { ...missing, description: evil } },
-          },
-        ],
-        findings: [
-          createFinding('binding_pending', {
-            object: evil,
-            text: evil,
-            fix: evil,
-            details: [evil],
-          }),
-        ],
+        identities: [{ ...identity, clientId: '', resourceId: evil, refusal }],
+        requests: [{ selector: evil, resource: evil, outcome: { kind: 'refused', refusal } }],
+        findings: [createFinding('binding_pending', finding)],
       }),
     );
     assert.match(text, /^[\x20-\x7e→\n]+$/);

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Pod } from '../../../src/cache/index/objects.ts';
-import type { Outcome } from '../../../src/nmi/explain/explanation.ts';
-import type { ServiceAccounts } from '../../../src/nmi/kube/accounts/service-accounts.ts';
-import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
-import { createBinding, createException, createIdentity } from '../../support/cache-objects.ts';
-import { tokenMark, world, type World } from '../../world.ts';
-import { hourMs, minuteMs, pass } from '../../support/token-fixture.ts';
+import fc from 'fast-check';
+import type { EntraSettings, Pod } from '../../../../src/cache/index/objects.ts';
+import type { Outcome } from '../../../../src/nmi/explain/explanation.ts';
+import { parseExplainQuery } from '../../../../src/nmi/explain/question.ts';
+import type { ServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
+import type { SourceFailure } from '../../../../src/nmi/sources/source.ts';
+import type { UpstreamIdentity } from '../../../../src/nmi/sources/upstream-identity.ts';
+import { createBinding, createIdentity } from '../../../support/cache-objects.ts';
+import { hourMs, minuteMs, pass } from '../../../support/token-fixture.ts';
+import { tokenMark, world, type World } from '../../../world.ts';
 
 const clientIdA = '11111111-1111-4111-8111-111111111111';
 const clientIdB = '22222222-2222-4222-8222-222222222222';
@@ -16,15 +19,7 @@ const party = { namespace: 'default', pod: 'pod-a' };
 const vault = 'https://vault.azure.net';
 const labels = { aadpodidbinding: 'app' };
 const forVault = `pod=default/p&resource=${encodeURIComponent(vault)}`;
-
-function everyAccount(account: { clientId: string; tenantId: string }): ServiceAccounts {
-  return {
-    generation: 0,
-    peek: () => account,
-    peekFresh: () => ({ kind: 'known', account }),
-    onChange: () => () => undefined,
-  };
-}
+const excepted = { exceptions: [{ name: 'x', podLabels: labels }] };
 
 /** A pod at 10.0.0.1 of the default namespace. */
 function addPod(fixture: World, fields: Partial<Pod> = {}): void {
@@ -32,14 +27,16 @@ function addPod(fixture: World, fields: Partial<Pod> = {}): void {
 }
 
 function bind(fixture: World, name: string, clientId: string, createdAtWallMs = 0): void {
-  fixture.grants.identities.upsert(createIdentity({ name, clientId, createdAtWallMs }));
-  fixture.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
+  fixture.put({
+    identities: [{ name, clientId, createdAtWallMs }],
+    bindings: [{ name, identityName: name, selector: 'app' }],
+  });
 }
 
-function openBound(): World {
-  const fixture = world();
+function openBound(given: Parameters<typeof world>[0] = {}, pod: Partial<Pod> = {}): World {
+  const fixture = world(given);
   bind(fixture, 'a', clientIdA);
-  addPod(fixture, { labels });
+  addPod(fixture, { labels, ...pod });
   return fixture;
 }
 
@@ -63,6 +60,47 @@ function outcomesOf(fixture: World, search = 'pod=default/p'): readonly string[]
   return fixture.askPod(search).requests.map(({ outcome }) => inWords(outcome));
 }
 
+describe('the query of an explanation', () => {
+  it('names a pod or none, and the rest of a request beside the pod', () => {
+    const rest = { selector: { kind: 'none' }, resource: undefined };
+    const who = { kind: 'pod', namespace: 'a', name: 'b' };
+    const selector = { kind: 'client_id', value: 'ID' };
+    for (const [search, query] of [
+      ['', { who: { kind: 'node' }, ...rest }],
+      ['pod=a%2Fb', { who, ...rest }],
+      ['pod=a/b&client_id=', { who, ...rest }],
+      ['pod=a/b&resource=https%3A%2F%2Fr&client_id=ID', { who, selector, resource: 'https://r' }],
+    ] as const)
+      assert.deepEqual(parseExplainQuery(search), { ok: true, query });
+  });
+
+  it('is refused with the reason', () => {
+    for (const [search, reason] of [
+      ...['', 'a', 'a/', '/b', 'a/b/c'].map((pod) => [`pod=${pod}`, /NAMESPACE\/NAME/] as const),
+      ['ip=10.0.0.1', /ip is not known/],
+      ['resource=r', /one pod/],
+      ['client_id=r', /one pod/],
+      ['pod=a/b&pod=a/c', /twice/],
+      ['pod=a/b&object_id=x', /object_id is not known/],
+      ['pod=a/b&resource=', /resource/],
+      ['pod=a/b&resource=a%0Ab', /resource/],
+      [`pod=a/b&client_id=${'x'.repeat(2_000)}`, /client_id/],
+    ] as const) {
+      const result = parseExplainQuery(search);
+      assert.match(result.ok ? '' : result.problem, reason, search);
+    }
+  });
+
+  it('is checked for any text, and its problem is printable', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (search) => {
+        const result = parseExplainQuery(search);
+        assert.ok(result.ok || /^[\x20-\x7e]+$/.test(result.problem));
+      }),
+    );
+  });
+});
+
 describe('the explanation of a pod', () => {
   it('lists a hundred bindings and identities, those that a request would select first', () => {
     const fixture = world();
@@ -77,112 +115,105 @@ describe('the explanation of a pod', () => {
   it('contains the whole chain: address, label, bindings, identities, and the chosen one', () => {
     const fixture = openBound();
     bind(fixture, 'older', clientIdB, -1_000);
-    fixture.grants.bindings.upsert(
-      createBinding({ name: 'd', identityName: 'gone', selector: 'app' }),
-    );
-    const told = fixture.askPod('pod=default/p');
-    assert.deepEqual(told.addresses, [{ ip: '10.0.0.1', refusal: undefined }]);
-    assert.equal(told.label, 'app');
+    fixture.put({ bindings: [{ name: 'd', identityName: 'gone', selector: 'app' }] });
+    const { addresses, label, bindings, identities, node } = fixture.askPod('pod=default/p');
     assert.deepEqual(
-      told.bindings.map(({ name, identityExists }) => [name, identityExists]),
       [
-        ['a', true],
-        ['older', true],
-        ['d', false],
+        addresses,
+        label,
+        bindings.map(({ name, identityExists }) => `${name} ${identityExists}`),
+        identities.map(({ name, upstream }) => [name, upstream?.source]),
+        node.watches,
+      ],
+      [
+        [{ ip: '10.0.0.1', refusal: undefined }],
+        'app',
+        ['a true', 'older true', 'd false'],
+        [
+          ['older', 'imds'],
+          ['a', 'imds'],
+        ],
+        { unsynced: [], silentForMs: 1_000, failing: [] },
       ],
     );
-    assert.deepEqual(
-      told.identities.map(({ name, upstream }) => [name, upstream?.source]),
-      [
-        ['older', 'imds'],
-        ['a', 'imds'],
-      ],
-    );
-    assert.deepEqual(outcomesOf(fixture), ['200 older by default']);
-    assert.deepEqual(outcomesOf(fixture, `pod=default/p&client_id=${clientIdA}`), [
-      '200 older by default',
-      '200 a by client_id',
-    ]);
-    assert.deepEqual(outcomesOf(fixture, 'pod=default/p&client_id=x')[1], '400 selector_not_bound');
-    const named = fixture.askPod('pod=default/p&client_id=x');
-    assert.deepEqual(
-      named.requests.map(({ selector }) => selector),
-      ['', 'client_id=x'],
-    );
-    const codesOf = (search: string) => fixture.askPod(search).findings.map(({ code }) => code);
-    assert.deepEqual(codesOf('pod=default/p'), ['identity_missing', 'identity_by_age']);
-    assert.equal(codesOf('pod=default/p&client_id=x')[0], 'selector_not_bound');
-    assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000, failing: [] });
+    const named = [
+      ['', '200 older by default'],
+      [`client_id=${clientIdA}`, '200 a by client_id'],
+      ['client_id=x', '400 selector_not_bound'],
+    ] as const;
+    for (const [selector, outcome] of named) {
+      const search = `pod=default/p&${selector}`;
+      const { requests, findings } = fixture.askPod(search);
+      assert.deepEqual(
+        [requests.map((each) => each.selector), outcomesOf(fixture, search).at(-1)],
+        [selector === '' ? [''] : ['', selector], outcome],
+      );
+      assert.deepEqual(
+        findings.map(({ code }) => code).slice(0, 2),
+        outcome.startsWith('200')
+          ? ['identity_missing', 'identity_by_age']
+          : ['selector_not_bound', 'identity_missing'],
+      );
+    }
   });
 
   it('shows the source of each type, and its credential, but no secret of it', () => {
     const fixture = world();
     addPod(fixture, { labels, serviceAccount: 'robot' });
-    const entra = {
-      tenantId,
-      auxiliaryTenantIds: [],
-      adEndpoint: '',
-      federation: '',
-      secretNamespace: '',
-      secretName: '',
-    };
-    for (const [name, type, settings] of [
-      ['secret', 1, { secretName: 's', auxiliaryTenantIds: [clientIdB] }],
-      ['certificate', 2, { secretName: 'c' }],
-      ['pod-federated', 3, {}],
-      ['by-binding', 3, { federation: 'binding' }],
-      ['node-federated', 3, { federation: 'node' }],
-      ['elsewhere', 1, { secretName: 's', adEndpoint: 'https://evil.example' }],
-      ['unknown-type', 7, {}],
-    ] as const) {
-      const clientId = name === 'secret' ? clientIdB : clientIdA;
-      const identity = { name, type, clientId, entra: { ...entra, ...settings } };
-      fixture.grants.identities.upsert(createIdentity(identity));
-      fixture.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
-    }
-    const shown = new Map(
-      fixture.askPod('pod=default/p').identities.map((identity) => [identity.name, identity]),
-    );
-    const upstreamOf = (name: string) => shown.get(name)?.upstream;
     const at = {
       authority: 'https://login.example',
       tenantId,
-      auxiliaryTenantIds: [],
+      auxiliaryTenantIds: [] as readonly string[],
       notBefore: '',
+      credential: 'default/robot',
     };
-    assert.deepEqual(upstreamOf('secret'), {
-      ...at,
-      auxiliaryTenantIds: [clientIdB],
-      source: 'secret',
-      credential: 'default/s',
-    });
-    assert.deepEqual(upstreamOf('certificate'), {
-      ...at,
-      source: 'certificate',
-      credential: 'default/c',
-    });
-    assert.deepEqual(upstreamOf('pod-federated'), {
-      ...at,
-      source: 'federated_pod',
-      credential: 'default/robot',
-    });
-    assert.deepEqual(upstreamOf('by-binding'), {
-      ...at,
-      authority: '',
-      source: 'federated_binding',
-      credential: 'default/robot',
-    });
-    assert.deepEqual(upstreamOf('node-federated'), {
-      ...at,
-      source: 'federated_node',
-      credential: '',
-    });
-    assert.equal(shown.get('elsewhere')?.refusal?.reason, 'identity_invalid');
-    assert.equal(shown.get('unknown-type')?.refusal?.reason, 'identity_unsupported');
+    const none = { adEndpoint: '', federation: '', secretNamespace: '', secretName: '' };
+    const rows: readonly (readonly [string, number, Partial<EntraSettings>, object | string])[] = [
+      [
+        'secret',
+        1,
+        { secretName: 's', auxiliaryTenantIds: [clientIdB] },
+        { ...at, source: 'secret', credential: 'default/s', auxiliaryTenantIds: [clientIdB] },
+      ],
+      [
+        'certificate',
+        2,
+        { secretName: 'c' },
+        { ...at, source: 'certificate', credential: 'default/c' },
+      ],
+      ['pod', 3, {}, { ...at, source: 'federated_pod' }],
+      [
+        'binding',
+        3,
+        { federation: 'binding' },
+        { ...at, source: 'federated_binding', authority: '' },
+      ],
+      ['node', 3, { federation: 'node' }, { ...at, source: 'federated_node', credential: '' }],
+      ['elsewhere', 1, { secretName: 's', adEndpoint: 'https://evil.example' }, 'identity_invalid'],
+      ['unknown-type', 7, {}, 'identity_unsupported'],
+    ];
+    for (const [name, type, settings] of rows) {
+      bind(fixture, name, name === 'secret' ? clientIdB : clientIdA);
+      const entra = { tenantId, auxiliaryTenantIds: [], ...none, ...settings };
+      const clientId = name === 'secret' ? clientIdB : clientIdA;
+      fixture.put({ identities: [{ name, type, clientId, entra }] });
+    }
+    const { identities } = fixture.askPod('pod=default/p');
+    for (const [name, , , expected] of rows) {
+      const shown = identities.find((each) => each.name === name);
+      assert.deepEqual(shown?.refusal?.reason ?? shown?.upstream, expected, name);
+    }
   });
 
   it('has the application of a service account with its tenant', () => {
-    const fixture = world({ accounts: everyAccount({ clientId: clientIdA, tenantId }) });
+    const account = { clientId: clientIdA, tenantId };
+    const accounts: ServiceAccounts = {
+      generation: 0,
+      peek: () => account,
+      peekFresh: () => ({ kind: 'known', account }),
+      onChange: () => () => undefined,
+    };
+    const fixture = world({ accounts });
     addPod(fixture, { labels: { 'azure.workload.identity/use': 'true' }, serviceAccount: 'robot' });
     const { identities, findings } = fixture.askPod('pod=default/p');
     assert.deepEqual(outcomesOf(fixture), ['200 robot by service account']);
@@ -196,108 +227,75 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(findings, []);
   });
 
-  const refusals: readonly (readonly [string, string, (fixture: World) => void])[] = [
-    [
-      'has no label',
-      '400 no_binding_label',
-      (fixture) => {
-        addPod(fixture);
-      },
-    ],
+  const results: readonly (readonly [string, string, (fixture: World) => void])[] = [
+    ['has no label', '400 no_binding_label', (fixture) => addPod(fixture)],
     [
       'has a label that no binding has',
       '400 binding_missing',
-      (fixture) => {
-        fixture.grants.bindings.remove(createBinding({ name: 'a' }));
-      },
+      ({ grants }) => grants.bindings.remove(createBinding({ name: 'a' })),
     ],
     [
       'has had such a label for a moment only',
       '503 binding_pending',
-      (fixture) => {
-        const createdAtWallMs = fixture.clock.wallMs();
-        addPod(fixture, { labels: { aadpodidbinding: 'other' }, createdAtWallMs });
-      },
+      (fixture) =>
+        addPod(fixture, {
+          labels: { aadpodidbinding: 'other' },
+          createdAtWallMs: fixture.clock.wallMs(),
+        }),
     ],
     [
       'is bound to an identity that does not exist',
       '400 identity_missing',
-      (fixture) => {
-        fixture.grants.identities.remove(createIdentity({ name: 'a' }));
-      },
+      ({ grants }) => grants.identities.remove(createIdentity({ name: 'a' })),
     ],
     [
       'shares its address with another pod',
       '503 pod_ambiguous',
-      (fixture) => {
-        addPod(fixture, { name: 'twin' });
-      },
+      (fixture) => addPod(fixture, { name: 'twin' }),
     ],
     [
       'has ended',
       'unreachable ended',
-      (fixture) => {
-        addPod(fixture, { labels, phase: 'Succeeded' });
-      },
+      (fixture) => addPod(fixture, { labels, phase: 'Succeeded' }),
     ],
     [
       'is asked about before the watches are in step',
       '503 agent_not_synced',
-      (fixture) => {
-        fixture.state.isSynced = false;
-      },
+      ({ state }) => (state.isSynced = false),
     ],
     [
       'is known by an address that is not believed any more',
       '503 agent_not_synced',
-      (fixture) => {
-        fixture.state.trusts = false;
-      },
+      ({ state }) => (state.trusts = false),
     ],
     [
       'has rights that are too old',
       '503 agent_not_synced',
-      (fixture) => {
-        fixture.state.rightsProblem = 'not proven current: bindings for 1 d 0 h';
-      },
+      ({ state }) => (state.rightsProblem = 'not proven current: bindings for 1 d 0 h'),
     ],
     [
       'cannot be looked up now',
       '503 agent_not_synced',
-      (fixture) => {
-        fixture.agent.whyUnavailable = 'nobody answers';
-      },
+      ({ agent }) => (agent.whyUnavailable = 'nobody answers'),
     ],
     [
       'is on the host network',
       'unreachable host-network',
-      (fixture) => {
-        addPod(fixture, { labels, hostNetwork: true });
-      },
+      (fixture) => addPod(fixture, { labels, hostNetwork: true }),
     ],
     [
       'has no address yet',
       'unreachable no-address',
-      (fixture) => {
-        addPod(fixture, { labels, ips: [], phase: 'Pending' });
-      },
+      (fixture) => addPod(fixture, { labels, ips: [], phase: 'Pending' }),
     ],
     [
       'has only an IPv6 address, which no request comes from',
       '200 a by only',
-      (fixture) => {
-        addPod(fixture, { labels, ips: ['fd00::1'] });
-      },
+      (fixture) => addPod(fixture, { labels, ips: ['fd00::1'] }),
     ],
-    [
-      'is excepted',
-      '200 node by exception x',
-      (fixture) => {
-        fixture.grants.exceptions.upsert(createException({ name: 'x', podLabels: labels }));
-      },
-    ],
+    ['is excepted', '200 node by exception x', ({ put }) => put(excepted)],
   ];
-  for (const [what, expected, arrange] of refusals) {
+  for (const [what, expected, arrange] of results) {
     it(`reports the result for a pod that ${what}`, () => {
       const fixture = openBound();
       // Older than the grace period.
@@ -308,57 +306,38 @@ describe('the explanation of a pod', () => {
   }
 
   it('has no client id for the identity that the node chooses', () => {
-    const fixture = openBound();
-    fixture.grants.exceptions.upsert(createException({ name: 'x', podLabels: labels }));
-    const [identity] = fixture.askPod('pod=default/p').identities;
+    const [identity] = openBound(excepted).askPod('pod=default/p').identities;
     assert.deepEqual([identity?.kind, identity?.clientId], ['node', '']);
   });
 
   it('has addresses for a running pod with a network of its own only', () => {
-    const fixture = openBound();
-    const addressesOf = (fields: Partial<Pod>) => {
-      addPod(fixture, fields);
-      return fixture.askPod('pod=default/p').addresses.length;
-    };
-    assert.deepEqual(
-      [{}, { hostNetwork: true }, { phase: 'Failed' } as const].map(addressesOf),
-      [1, 0, 0],
-    );
+    const addressesOf = (fields: Partial<Pod>) =>
+      openBound({}, fields).askPod('pod=default/p').addresses.length;
+    const pods = [{}, { hostNetwork: true }, { phase: 'Failed' }] as const;
+    assert.deepEqual(pods.map(addressesOf), [1, 0, 0]);
   });
 
-  it('leaves pods on the host network to the node if the agent lets them through', () => {
-    const outcomeOf = (
-      letsNodePodsThrough: boolean,
-      podLabels: Readonly<Record<string, string>>,
-    ) => {
-      const fixture = world({ mode: 'ebpf', letsNodePodsThrough });
-      bind(fixture, 'a', clientIdA);
-      addPod(fixture, { labels: podLabels, hostNetwork: true });
-      return outcomesOf(fixture)[0];
-    };
-    assert.equal(outcomeOf(false, {}), '200 node by host network');
-    assert.equal(outcomeOf(true, {}), 'unreachable host-network');
-    assert.equal(outcomeOf(true, labels), '200 a by only');
-  });
-
-  it('identifies pods on the host network if the kernel records callers', () => {
-    const fixture = world({ mode: 'ebpf' });
-    bind(fixture, 'a', clientIdA);
-    addPod(fixture, { labels, hostNetwork: true });
-    assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
-    addPod(fixture, { labels: {}, hostNetwork: true });
-    assert.deepEqual(outcomesOf(fixture), ['200 node by host network']);
-    fixture.state.isSynced = false;
-    assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
-    fixture.state.isSynced = true;
-    fixture.agent.whyUnavailable = 'nobody answers';
-    assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
+  it('identifies pods on the host network if the kernel records callers, unless it lets them through', () => {
+    for (const [letsNodePodsThrough, podLabels, outcome] of [
+      [false, {}, '200 node by host network'],
+      [false, labels, '200 a by only'],
+      [true, {}, 'unreachable host-network'],
+      [true, labels, '200 a by only'],
+    ] as const) {
+      const pod = { labels: podLabels, hostNetwork: true };
+      const fixture = openBound({ mode: 'ebpf', letsNodePodsThrough }, pod);
+      assert.deepEqual(outcomesOf(fixture), [outcome]);
+      if (letsNodePodsThrough) continue;
+      fixture.state.isSynced = false;
+      assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
+      fixture.state.isSynced = true;
+      fixture.agent.whyUnavailable = 'nobody answers';
+      assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
+    }
   });
 
   it('reports that a strict agent does not choose', () => {
-    const fixture = world({ policy: { strict: true } });
-    addPod(fixture, { labels });
-    bind(fixture, 'a', clientIdA);
+    const fixture = openBound({ policy: { strict: true } });
     assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
     assert.deepEqual(fixture.askPod('pod=default/p').findings, []);
     bind(fixture, 'b', clientIdB);
@@ -387,11 +366,6 @@ describe('the explanation of a pod', () => {
 describe('the explanation of an unknown pod', () => {
   it('reports that the node has no such pod, or that it is not known yet', () => {
     const fixture = openBound();
-    const problemOf = (search: string) => {
-      const told = fixture.ask(search);
-      assert.ok(told.kind === 'no-pod');
-      return told;
-    };
     const behind = 'the watch is 3 s behind';
     for (const [isSynced, whyBehind, problem] of [
       [true, undefined, 'node node-1 has no running pod default/q'],
@@ -400,68 +374,68 @@ describe('the explanation of an unknown pod', () => {
       [false, behind, `pod default/q is not known yet: all: ${behind}`],
     ] as const) {
       Object.assign(fixture.state, { isSynced, whyBehind });
-      assert.equal(problemOf('pod=default/q').problem, problem);
+      const told = fixture.ask('pod=default/q');
+      assert.equal(told.kind === 'no-pod' && told.problem, problem);
     }
   });
 });
 
 describe('the explanation of a node', () => {
-  it('has a line for each pod, in order of their names', () => {
+  const ask = (fixture: World) => {
+    const told = fixture.ask('');
+    assert.ok(told.kind === 'node');
+    return told;
+  };
+
+  it('has a line for each pod, in order of their names, with its clients', () => {
     const fixture = openBound();
     addPod(fixture, { name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
     addPod(fixture, { name: 'a', namespace: 'z', ips: ['10.0.0.3'] });
     addPod(fixture, { name: 'd', namespace: 'z-1', ips: [] });
     addPod(fixture, { name: 'c', namespace: 'z-1', ips: [] });
     addPod(fixture, { name: 'z', namespace: 'a', ips: [] });
-    const told = fixture.ask('');
-    assert.ok(told.kind === 'node');
+    const clients = ['azsdk-js-identity/4.2.1'];
+    fixture.agent.clients = { 'uid-p': clients };
+    const told = ask(fixture);
+    const unlabeled = [undefined, '400 no_binding_label', []] as const;
     assert.deepEqual(
-      told.pods.map(({ namespace, name, ip, label, outcome }) => [
-        ...[namespace, name, ip, label],
-        inWords(outcome),
+      told.pods.map(({ namespace, name, ip, label, outcome, clients: ofPod }) => [
+        `${namespace}/${name} ${ip}`,
+        ...[label, inWords(outcome), ofPod],
       ]),
       [
-        ['a', 'z', '', undefined, '400 no_binding_label'],
-        ['default', 'p', '10.0.0.1', 'app', '200 a by only'],
-        ['z', 'a', '10.0.0.3', undefined, '400 no_binding_label'],
-        ['z', 'b', '10.0.0.2', undefined, '400 no_binding_label'],
-        ['z-1', 'c', '', undefined, '400 no_binding_label'],
-        ['z-1', 'd', '', undefined, '400 no_binding_label'],
+        ['a/z ', ...unlabeled],
+        ['default/p 10.0.0.1', 'app', '200 a by only', clients],
+        ['z/a 10.0.0.3', ...unlabeled],
+        ['z/b 10.0.0.2', ...unlabeled],
+        ['z-1/c ', ...unlabeled],
+        ['z-1/d ', ...unlabeled],
       ],
     );
     assert.deepEqual([told.schema, told.omitted], [2, 0]);
     assert.equal(told.agent?.version, '1.2.3');
     assert.deepEqual(told.agent.flags, { redirect: 'iptables' });
-  });
-
-  it('lists the clients of each pod like the explanation of one pod', () => {
-    const fixture = openBound();
-    addPod(fixture, { name: 'quiet', ips: [] });
-    const clients = ['azsdk-js-identity/4.2.1'];
-    fixture.agent.clients = { 'uid-p': clients };
-    const told = fixture.ask('');
-    assert.ok(told.kind === 'node');
-    assert.deepEqual(
-      told.pods.map((pod) => [pod.name, pod.clients]),
-      [
-        ['p', clients],
-        ['quiet', []],
-      ],
-    );
     assert.deepEqual(fixture.askPod('pod=default/p').clients, clients);
   });
 
   it('is limited in size', () => {
     const fixture = world();
     for (let index = 0; index < 1_010; index++) addPod(fixture, { name: `pod-${index}`, ips: [] });
-    const told = fixture.ask('');
-    assert.ok(told.kind === 'node');
-    assert.equal(told.pods.length, 1_000);
-    assert.equal(told.omitted, 10);
+    const { pods, omitted } = ask(fixture);
+    assert.deepEqual([pods.length, omitted], [1_000, 10]);
   });
 });
 
 describe('the explanation of tokens', () => {
+  const fail = (
+    { upstream }: World,
+    reason: SourceFailure['reason'],
+    cooldownMs: number,
+    description = 'is away',
+  ): void => {
+    upstream.failure = { reason, description, cooldownMs };
+  };
+
   it('follows a token through its life', async () => {
     const fixture = openBound();
     const tokensOf = () => fixture.askPod(forVault).identities[0]?.tokens;
@@ -484,7 +458,7 @@ describe('the explanation of tokens', () => {
         },
       },
     ]);
-    fixture.upstream.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: 250 };
+    fail(fixture, 'upstream_down', 250);
     await pass(fixture.clock, 24 * hourMs - 4 * minuteMs);
     assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from memory-or-upstream']);
     await pass(fixture.clock, 5 * minuteMs);
@@ -522,11 +496,7 @@ describe('the explanation of tokens', () => {
     const fixture = openBound();
     fixture.upstream.lifeMs = hourMs;
     await fixture.broker.get(a, vault, party);
-    fixture.upstream.failure = {
-      reason: 'upstream_down',
-      description: 'is away',
-      cooldownMs: hourMs,
-    };
+    fail(fixture, 'upstream_down', hourMs);
     await pass(fixture.clock, hourMs - 2 * minuteMs);
     const told = fixture.askPod(forVault);
     const [token] = told.identities[0]?.tokens ?? [];
@@ -540,11 +510,7 @@ describe('the explanation of tokens', () => {
     const timeOf = (ms: number) => new Date(startMs + ms).toISOString().replace('.000Z', 'Z');
     await fixture.broker.get(a, vault, party);
     await fixture.broker.get(a, 'https://graph.microsoft.com', party);
-    fixture.upstream.failure = {
-      reason: 'identity_not_assigned',
-      description: 'Identity not found',
-      cooldownMs: 5_000,
-    };
+    fail(fixture, 'identity_not_assigned', 5_000);
     await pass(fixture.clock, 11 * hourMs);
     // What no pod uses is not refreshed.
     await fixture.broker.get(a, vault, party);
@@ -590,11 +556,7 @@ describe('the explanation of tokens', () => {
     const fixture = openBound();
     bind(fixture, 'b', clientIdB, 1);
     const b: UpstreamIdentity = { kind: 'client_id', value: clientIdB };
-    fixture.upstream.failure = {
-      reason: 'identity_not_assigned',
-      description: 'no',
-      cooldownMs: 0,
-    };
+    fail(fixture, 'identity_not_assigned', 0);
     await fixture.broker.get(b, vault, party);
     const { requests, findings } = fixture.askPod('pod=default/p');
     assert.equal(inWords(requests[0]?.outcome), '200 a by default');
@@ -643,17 +605,9 @@ describe('the explanation of tokens', () => {
     const fixture = openBound();
     const stray = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
     await fixture.broker.get(a, vault, party);
-    fixture.upstream.failure = {
-      reason: 'resource_refused',
-      description: `no ${stray}`,
-      cooldownMs: 5_000,
-    };
+    fail(fixture, 'resource_refused', 5_000, `no ${stray}`);
     await fixture.broker.get(a, stray, party);
-    const text = JSON.stringify([
-      fixture.ask('pod=default/p'),
-      fixture.ask(forVault),
-      fixture.ask(''),
-    ]);
+    const text = JSON.stringify(['pod=default/p', forVault, ''].map(fixture.ask));
     assert.ok(text.includes('[unusual]') && text.includes('resource_refused'));
     assert.ok(!text.includes('eyJ'));
     assert.ok(!text.includes(tokenMark));
