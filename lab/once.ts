@@ -34,6 +34,8 @@ export async function serveOnce([folder = '', ...command]: readonly string[]): P
   kube.apply(createAzureIdentity({ name: 'one', clientId, resourceId }));
   kube.apply(createAzureIdentityBinding({ name: 'one', azureIdentity: 'one', selector: 'one' }));
   kube.apply(createPodManifest({ name: 'one', nodeName, ips: [host], binding: 'one' }));
+  // What runs for a pod without a binding ran for the first one, too, if its list came before that of the bindings.
+  kube.apply(createPodManifest({ name: 'two', nodeName, ips: ['127.0.0.2'], binding: 'two' }));
   await using imds = await openFakeImds({
     host,
     port: 0,
