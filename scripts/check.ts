@@ -1,5 +1,5 @@
 /**
- * Static checks of the sources: types, lint, format, unused code, workflows. Runs all of them or those that are
+ * Static checks of the sources: types, lint, format, unused code, workflows, texts. Runs all of them or those that are
  * named, prints the whole output of failed ones, and exits with code 1 if any failed.
  */
 import { spawn } from 'node:child_process';
@@ -19,6 +19,8 @@ const checks: readonly Check[] = [
   { name: 'format', command: ['node', 'scripts/format-check.ts'] },
   { name: 'unused', command: ['knip', '--no-progress'] },
   { name: 'workflows', command: ['node', 'scripts/lint-workflows.ts'] },
+  // Links, generated pages, paths of one machine.
+  { name: 'texts', command: ['node', '--test', 'test/conventions/*.test.ts'] },
 ];
 
 /** Runs the checks and prints one line each; true when all passed. */

@@ -1,5 +1,6 @@
-/** Texts that no committed file may reveal or depend on. */
-import type { SourceFile } from './tree.ts';
+/** Texts that no committed file may reveal or depend on, and what no linter here says. */
+import { readSyntax } from './syntax.ts';
+import { typescriptIn, type SourceFile } from './tree.ts';
 
 /** Home folders that exist on other machines too: the users of container images. */
 const homeOfSomebody =
@@ -40,6 +41,37 @@ export function checkRegistryHosts(files: readonly SourceFile[]): readonly strin
       ? 'names where a package was fetched'
       : undefined;
   });
+}
+
+/**
+ * Regular expressions of the product that take quadratic time in the length of the text, or worse:
+ * one that may begin anywhere and runs to the end (`/\\/+$/`), or a repetition of repetitions.
+ * Users of a namespace write those texts.
+ */
+export function checkPatterns(files: readonly SourceFile[]): readonly string[] {
+  return typescriptIn(files, 'src').flatMap((file) =>
+    readSyntax(file)
+      .patterns.filter(isSlow)
+      .map((pattern) => `${file.path} backtracks: /${pattern}/`),
+  );
+}
+
+function isSlow(pattern: string): boolean {
+  // Character classes repeat nothing by themselves.
+  const bare = pattern.replaceAll(/\\./g, 'x').replaceAll(/\[[^\]]*\]/g, 'x');
+  const runsToTheEnd = !/^(?:\^|\(\?<)/.test(bare) && /[+*]\)?\$$/.test(bare);
+  return runsToTheEnd || /\((?:\?:)?x[+*]\)[+*]/.test(bare);
+}
+
+/** Packages of a package.json with a range, a tag or a location as version. */
+export function checkVersions(packageJson: string): readonly string[] {
+  const parsed = JSON.parse(packageJson) as Readonly<
+    Record<string, Readonly<Record<string, string>>>
+  >;
+  return ['dependencies', 'devDependencies', 'optionalDependencies']
+    .flatMap((section) => Object.entries(parsed[section] ?? {}))
+    .filter(([, version]) => !/^\d+\.\d+\.\d+$/.test(version))
+    .map(([name, version]) => `${name} is not pinned: ${version}`);
 }
 
 function eachLine(

@@ -292,6 +292,6 @@ describe('the list of credential kinds', () => {
 
 function targetsOf(file: SourceFile): readonly string[] {
   return readSyntax(file)
-    .imports.filter(({ specifier }) => specifier.startsWith('.'))
-    .map(({ specifier }) => posix.join(posix.dirname(file.path), specifier));
+    .specifiers.filter((specifier) => specifier.startsWith('.'))
+    .map((specifier) => posix.join(posix.dirname(file.path), specifier));
 }
