@@ -6,7 +6,7 @@ import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
 import { chooseRedirect } from '../../../src/nmi/kernel/kernel.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { freshNative } from '../../../scripts/native.ts';
-import { nativeFailure, openFakeKernel } from '../../redirect/ebpf/fake-kernel.ts';
+import { nativeFailure, openFakeKernel } from '../../support/fake-kernel.ts';
 import { pretendFileSystem } from '../../support/replaced-fs.ts';
 
 function configOf(flags: Readonly<Record<string, string>>): Config {

@@ -11,7 +11,7 @@ import type { EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
-import { refuse } from '../scripted-host.ts';
+import { refuse } from '../../support/scripted-host.ts';
 
 const skip = (await whyNoKernelTests()) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();

@@ -16,7 +16,7 @@ import {
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
-import { attachTypes } from '../ebpf/fake-kernel.ts';
+import { attachTypes } from '../../support/fake-kernel.ts';
 import {
   openBpfFolder,
   openCgroupTree,

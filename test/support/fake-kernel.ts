@@ -3,7 +3,7 @@ import { existsSync, openSync, readFileSync, readlinkSync, statSync, writeFileSy
 import { basename } from 'node:path';
 import { mock } from 'node:test';
 import { deserialize, serialize } from 'node:v8';
-import { nativeModule, type NativeModule, type Pins } from '../../../src/redirect/native/addon.ts';
+import { nativeModule, type NativeModule, type Pins } from '../../src/redirect/native/addon.ts';
 
 /** In order of attachment, with their `enum bpf_attach_type`. */
 export const attachTypes = {

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { RedirectTarget } from '../../../src/redirect/redirect.ts';
 import {
   diffNat,
   isAbsent,
@@ -12,6 +11,7 @@ import {
   unlimitedChain,
   wantedChain,
 } from '../../../src/redirect/iptables/rules.ts';
+import type { RedirectTarget } from '../../../src/redirect/redirect.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 
 const port = fc.integer({ min: 1, max: 65534 });
