@@ -9,7 +9,6 @@ import {
   type KeyObject,
 } from 'node:crypto';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { AuthError, ConfidentialClientApplication } from '@azure/msal-node';
 import { Agent, request } from 'undici';
 import {
   createEntraApplication,
@@ -18,7 +17,6 @@ import {
 import type { PublishedKey } from '../../../../lab/fakes/entra/assertions.ts';
 import { openFakeEntra, type FakeEntra } from '../../../../lab/fakes/entra/fake-entra.ts';
 import { fakeIssuer } from '../../../../lab/fakes/kube/tokens.ts';
-import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import {
   createLabAuthority,
   type ClientCertificate,
@@ -33,7 +31,6 @@ import {
   type LabIdentity,
   type TokenGrant,
 } from '../../../../lab/fakes/token.ts';
-import { createPodManifest, createServiceAccount } from '../../../../lab/fakes/kube/manifests.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
 const clock = new HandClock(Date.now());
@@ -176,124 +173,6 @@ function ownAssertion(
   );
 }
 
-function client(
-  auth: ConstructorParameters<typeof ConfidentialClientApplication>[0]['auth'],
-): ConfidentialClientApplication {
-  const send = async (
-    url: string,
-    options: { headers?: Record<string, string>; body?: string } = {},
-    method: 'GET' | 'POST' = 'GET',
-  ) => {
-    const response = await request(url, { dispatcher: agent, method, ...options });
-    const headers: Record<string, string> = {};
-    for (const [name, value] of Object.entries(response.headers)) headers[name] = String(value);
-    return { headers, body: (await response.body.json()) as never, status: response.statusCode };
-  };
-  const base = `${entra.authority}/${labTenantId}`;
-  return new ConfidentialClientApplication({
-    auth: {
-      authority: base,
-      knownAuthorities: [new URL(base).host],
-      authorityMetadata: JSON.stringify({
-        token_endpoint: `${base}/oauth2/v2.0/token`,
-        authorization_endpoint: `${base}/oauth2/v2.0/authorize`,
-        issuer: `${base}/v2.0`,
-        jwks_uri: `${base}/discovery/v2.0/keys`,
-      }),
-      ...auth,
-    },
-    system: {
-      networkClient: {
-        sendGetRequestAsync: (url, options) => send(url, options),
-        sendPostRequestAsync: (url, options) => send(url, options, 'POST'),
-      },
-    },
-  });
-}
-
-describe('fake Entra ID and MSAL', () => {
-  it('a secret is exchanged for a token that names the application', async () => {
-    const app = client({ clientId: web.clientId, clientSecret: secret });
-    const result = await app.acquireTokenByClientCredential({ scopes: [scope] });
-    const claims = decodeLabToken(result?.accessToken ?? '');
-    assert.deepEqual(
-      [claims?.lab_identity, claims?.aud, claims?.appid, claims?.oid, claims?.tid],
-      ['web', resource, web.clientId, web.objectId, labTenantId],
-    );
-    assert.ok(claims !== undefined);
-    assert.equal(claims.exp, Math.floor(clock.wallMs() / 1000) + 3599);
-    assert.deepEqual(entra.issuedTokens().slice(-1), [result?.accessToken]);
-    assert.deepEqual(entra.otherRequests(), []);
-  });
-
-  it('so is a certificate, by PS256', async () => {
-    const app = client({
-      clientId: web.clientId,
-      clientCertificate: {
-        thumbprintSha256: certificate.thumbprintSha256,
-        privateKey: certificate.keyPem,
-        x5c: certificate.certificatePem,
-      },
-    });
-    const result = await app.acquireTokenByClientCredential({ scopes: [scope] });
-    assert.equal(decodeLabToken(result?.accessToken ?? '')?.lab_identity, 'web');
-    const [seen] = entra.requests();
-    assert.deepEqual([seen?.credential, seen?.algorithm], ['certificate', 'PS256']);
-  });
-
-  it('so is a pod-bound service account token of the fake Kubernetes API', async () => {
-    await using kube = await openFakeKube({ clock });
-    kube.apply(createServiceAccount({ name: 'web', namespace: 'shop' }));
-    kube.apply(
-      createPodManifest({
-        name: 'web-1',
-        namespace: 'shop',
-        uid: 'pod-uid',
-        nodeName: 'node-a',
-        ips: [],
-        serviceAccount: 'web',
-      }),
-    );
-    entra.trustIssuer(fakeIssuer, async () => (await kube.signingKeys()).keys);
-    const path = '/api/v1/namespaces/shop/serviceaccounts/web/token';
-    const boundObjectRef = { kind: 'Pod', apiVersion: 'v1', name: 'web-1', uid: 'pod-uid' };
-    const response = await fetch(kube.url + path, {
-      method: 'POST',
-      body: JSON.stringify({ spec: { audiences: [audience], boundObjectRef } }),
-    });
-    const { status } = (await response.json()) as { status: { token: string } };
-    const app = client({ clientId: web.clientId, clientAssertion: status.token });
-    const result = await app.acquireTokenByClientCredential({ scopes: [scope] });
-    assert.equal(decodeLabToken(result?.accessToken ?? '')?.lab_identity, 'web');
-    const [seen] = entra.requests();
-    assert.deepEqual(
-      [seen?.credential, seen?.subject, seen?.algorithm],
-      ['federated', subject, 'RS256'],
-    );
-  });
-
-  it('refusals arrive with their number, and required interaction is recognized', async () => {
-    const fails = async (clientSecret: string): Promise<AuthError> => {
-      const app = client({ clientId: web.clientId, clientSecret });
-      try {
-        await app.acquireTokenByClientCredential({ scopes: [scope] });
-      } catch (error) {
-        assert.ok(error instanceof AuthError);
-        return error;
-      }
-      assert.fail('there was a token');
-    };
-    const wrong = await fails('nonsense');
-    assert.deepEqual([wrong.name, wrong.errorCode], ['ServerError', 'invalid_client']);
-    assert.match(wrong.errorMessage, /AADSTS7000215: .*Trace ID: /);
-    assert.equal(Number((wrong as AuthError & { errorNo?: string }).errorNo), 7000215);
-    entra.register({ ...web, blockedByPolicy: true });
-    const blocked = await fails(secret);
-    assert.equal(blocked.name, 'InteractionRequiredAuthError');
-    assert.match(blocked.errorMessage, /AADSTS53003/);
-  });
-});
-
 describe('fake Entra ID: the answer', () => {
   it('is that of the v2 endpoint, and a new token each time', async () => {
     const one = await ask();
@@ -333,17 +212,6 @@ describe('fake Entra ID: the answer', () => {
       labTenantId.toUpperCase(),
     );
     assert.equal(status, 200);
-  });
-
-  it('is of the requested tenant if the same application is registered twice', async () => {
-    const tenantId = randomUUID();
-    entra.register({ ...web, name: 'web-elsewhere', tenantId, secrets: [{ value: 'other' }] });
-    const elsewhere = await ask({ client_secret: 'other' }, tenantId);
-    const claims = decodeLabToken(String(elsewhere.body['access_token']));
-    assert.deepEqual([claims?.tid, claims?.lab_identity], [tenantId, 'web-elsewhere']);
-    assertRefusal(await ask({ client_secret: secret }, tenantId), 401, 7000215);
-    entra.unregister({ ...web, tenantId });
-    assertRefusal(await ask({ client_secret: 'other' }, tenantId), 400, 700016);
   });
 });
 
@@ -425,28 +293,6 @@ describe('fake Entra ID: refusals', () => {
   it('90002 for an unknown tenant, 900561 for another verb', async () => {
     assertRefusal(await ask({}, randomUUID()), 400, 90002, /Tenant '[0-9a-f-]{36}' not found/);
     assertRefusal(await ask({}, labTenantId, 'GET'), 400, 900561, /Received a GET request/);
-  });
-
-  it('7000222 as soon as a secret expires', async () => {
-    assert.equal((await ask()).status, 200);
-    const later = new HandClock(clock.wallMs());
-    await using other = await openFakeEntra({
-      tls: await authority.issueServer(['127.0.0.1']),
-      clock: later,
-      applications: [web],
-    });
-    later.jumpWall(1000);
-    const response = await request(`${other.authority}/${labTenantId}/oauth2/v2.0/token`, {
-      dispatcher: agent,
-      method: 'POST',
-      body: new URLSearchParams({
-        client_id: web.clientId,
-        scope,
-        grant_type: 'client_credentials',
-        client_secret: secret,
-      }).toString(),
-    });
-    assert.match(await response.body.text(), /AADSTS7000222/);
   });
 
   it('7000112 for a disabled application, 53003 for one that a policy blocks', async () => {
@@ -666,139 +512,5 @@ describe('fake Entra ID: chains', () => {
     await assertRefused({ ...asOwn, client_id: foreign.clientId }, 401, 700213);
     await assertRefused({ ...byManaged, scope, fmi_path: own.clientId }, 400, 70011);
     await assertRefused({ client_id: own.clientId }, 401, 7000215);
-  });
-});
-
-describe('fake Entra ID: faults', () => {
-  it('fail a number of requests of one application, and none of the others', async () => {
-    const api = createEntraApplication('api', { secrets: [{ value: secret }] });
-    entra.register(api);
-    entra.setFaults({ fail: { status: 502, times: 2 } }, web.clientId);
-    const first = await ask();
-    assert.deepEqual([first.status, first.headers['content-type']], [502, 'text/html']);
-    assert.match(first.text, /^<html>/);
-    assert.equal((await ask({ client_id: api.clientId })).status, 200);
-    assert.deepEqual([(await ask()).status, (await ask()).status], [502, 200]);
-  });
-
-  it('fail with the configured body and wait', async () => {
-    const body = { type: 'text/plain', text: 'busy' };
-    entra.setFaults({ fail: { status: 429, retryAfterSec: 7, body } });
-    const { status, headers, text } = await ask();
-    assert.deepEqual([status, headers['retry-after'], text], [429, '7', 'busy']);
-    entra.setFaults({});
-    assert.equal((await ask()).status, 200);
-  });
-
-  it('refuse with any code of the table', async () => {
-    entra.setFaults({ refuse: { code: 90055, times: 1, retryAfterSec: 3 } });
-    const answer = await ask();
-    assertRefusal(answer, 429, 90055);
-    assert.equal(answer.headers['retry-after'], '3');
-    assert.equal((await ask()).status, 200);
-    entra.setFaults({ refuse: { code: 700016 } });
-    assertRefusal(await ask(), 400, 700016, new RegExp(`'${web.clientId}'`));
-  });
-
-  it('hang and cut', async () => {
-    entra.setFaults({ reset: true });
-    await assert.rejects(ask(), { code: 'UND_ERR_SOCKET' });
-    entra.setFaults({ hang: true });
-    const stop = new AbortController();
-    const hanging = request(`${entra.authority}/${labTenantId}/oauth2/v2.0/token`, {
-      dispatcher: agent,
-      method: 'POST',
-      body: `client_id=${web.clientId}`,
-      signal: stop.signal,
-    });
-    const outcome = assert.rejects(hanging, { name: 'AbortError' });
-    while (entra.requests().length < 2) await new Promise(setImmediate);
-    assert.equal(entra.requests()[1]?.status, undefined);
-    stop.abort();
-    await outcome;
-    entra.setFaults({});
-    assert.equal((await ask()).status, 200);
-  });
-
-  it('delay', async () => {
-    entra.setFaults({ delayMs: 50 });
-    const startMs = performance.now();
-    const answers = await Promise.all([ask(), ask(), ask()]);
-    assert.ok(performance.now() - startMs >= 49);
-    assert.deepEqual(
-      answers.map(({ status }) => status),
-      [200, 200, 200],
-    );
-    assert.equal(entra.peakConcurrency(), 3);
-  });
-
-  it('present a certificate that clients do not trust', async () => {
-    await using other = await openFakeEntra({ tls: await authority.issueServer(['127.0.0.1']) });
-    const askAnew = async (): Promise<number> => {
-      const fresh = new Agent({ connect: { ca: authority.certificatePem } });
-      try {
-        const response = await request(other.authority, { dispatcher: fresh });
-        await response.body.dump();
-        return response.statusCode;
-      } finally {
-        await fresh.close();
-      }
-    };
-    const unknown = await createLabAuthority();
-    other.presentCertificate(await unknown.issueServer(['127.0.0.1']));
-    await assert.rejects(askAnew(), { code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' });
-    other.presentCertificate(await authority.issueServer(['10.0.0.1']));
-    await assert.rejects(askAnew(), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' });
-    other.presentCertificate();
-    assert.equal(await askAnew(), 404);
-  });
-});
-
-describe('fake Entra ID: records', () => {
-  it('contain who requested what and how, and never the credential', async () => {
-    const assertion = ownAssertion();
-    await ask();
-    await ask(withAssertion(assertion));
-    await ask({ client_secret: 'nonsense' });
-    const requests = entra.requests();
-    assert.deepEqual(
-      requests.map(({ credential, identity, status, code }) => [
-        credential,
-        identity,
-        status,
-        code,
-      ]),
-      [
-        ['secret', 'web', 200, undefined],
-        ['certificate', 'web', 200, undefined],
-        ['secret', undefined, 401, 7000215],
-      ],
-    );
-    const [first] = requests;
-    assert.deepEqual(
-      [first?.clientId, first?.tenantId, first?.scope, first?.from, first?.atWallMs],
-      [web.clientId, labTenantId, scope, '127.0.0.1', clock.wallMs()],
-    );
-    const text = JSON.stringify(requests);
-    for (const credential of [secret, 'nonsense', ...assertion.split('.')]) {
-      assert.ok(!text.includes(credential));
-    }
-    entra.clear();
-    assert.deepEqual(entra.requests(), []);
-  });
-
-  it('list other requests separately', async () => {
-    const path = `/${labTenantId}/v2.0/.well-known/openid-configuration`;
-    const response = await request(entra.authority + path, { dispatcher: agent });
-    const document = (await response.body.json()) as Record<string, unknown>;
-    const base = `${entra.authority}/${labTenantId}`;
-    assert.equal(document['token_endpoint'], `${base}/oauth2/v2.0/token`);
-    const unknown = await request(`${entra.authority}/common/discovery/instance?a=b`, {
-      dispatcher: agent,
-    });
-    await unknown.body.dump();
-    assert.equal(unknown.statusCode, 404);
-    assert.deepEqual(entra.otherRequests(), [path, '/common/discovery/instance']);
-    assert.deepEqual(entra.requests(), []);
   });
 });

@@ -3,7 +3,6 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
 
-import type { Clock } from '../../../../src/base/time/clock.ts';
 import {
   openFakeImds,
   type FakeImds,
@@ -254,38 +253,6 @@ describe('fake IMDS: tokens', () => {
       assert.equal(identityOf(answer), 'node', target);
     }
   });
-
-  test('a token is reused while it is valid, with its remaining time', async () => {
-    let wallMs = 1_700_000_000_000;
-    const clock: Clock = {
-      wallMs: () => wallMs,
-      monotonicMs: () => wallMs,
-      schedule: () => () => undefined,
-    };
-    await using testBed = await openTestBed({ clock, tokenLifetimeMs: 600_000 });
-    const first = readToken(await testBed.ask(valid));
-    wallMs += 60_000;
-    const second = readToken(await testBed.ask(valid));
-    assert.equal(second['access_token'], first['access_token']);
-    assert.equal(first['expires_in'], '600');
-    assert.equal(second['expires_in'], '540');
-    const fresh = readToken(await testBed.ask(`${valid}&bypass_cache=true`));
-    assert.notEqual(fresh['access_token'], first['access_token']);
-    wallMs += 600_000;
-    const third = readToken(await testBed.ask(valid));
-    assert.notEqual(third['access_token'], fresh['access_token']);
-    testBed.imds.setTokenLifetime(120_000);
-    assert.equal(readToken(await testBed.ask(valid))['expires_in'], '120');
-  });
-
-  test('each token is a new one if so configured', async () => {
-    await using testBed = await openTestBed({ tokens: 'always-new' });
-    const first = readToken(await testBed.ask(valid));
-    const second = readToken(await testBed.ask(valid));
-    assert.notEqual(second['access_token'], first['access_token']);
-    const issued = [first['access_token'], second['access_token']];
-    assert.deepEqual(testBed.imds.issuedTokens(), issued);
-  });
 });
 
 describe('fake IMDS: other documents', () => {
@@ -379,94 +346,10 @@ describe('fake IMDS: its records', () => {
     assert.equal(seen.headers['metadata'], 'true');
     assert.ok(!JSON.stringify(seen).includes('secret'));
   });
-
-  test('the recorded requests are bounded, the oldest are dropped', async () => {
-    await using testBed = await openTestBed({ recordLimit: 10 });
-    for (let count = 0; count < 45; count += 1) {
-      await testBed.ask(`/${String(count)}`, { connection: 'kept' });
-    }
-    const targets = testBed.imds.requests().map((request) => request.target);
-    assert.deepEqual(
-      targets,
-      Array.from({ length: 10 }, (_, at) => `/${String(35 + at)}`),
-    );
-  });
 });
 
-describe('fake IMDS: faults', () => {
-  test('a failure applies to the configured number of requests, throttling as text', async () => {
-    await using testBed = await openTestBed();
-    await testBed.imds.setFaults({ fail: { status: 429, times: 2 } });
-    const answers = [await testBed.ask(valid), await testBed.ask(valid), await testBed.ask(valid)];
-    assert.deepEqual(
-      answers.map((answer) => read(answer).status),
-      [429, 429, 200],
-    );
-    assert.equal(read(answers[0]!).body, 'Temporarily throttled, too many requests');
-    await testBed.imds.setFaults({ fail: { status: 500 } });
-    const down = await testBed.ask(valid);
-    assert.equal(read(down).status, 500);
-    assert.doesNotMatch(findHeader(down, 'server') ?? '', /IMDS/);
-    await testBed.imds.setFaults({});
-    assert.equal(read(await testBed.ask(valid)).status, 200);
-  });
-
-  test('a failure has a retry time if so configured', async () => {
-    await using testBed = await openTestBed();
-    await testBed.imds.setFaults({ fail: { status: 429, times: 1, retryAfterSec: 7 } });
-    assert.equal(findHeader(await testBed.ask(valid), 'retry-after'), '7');
-    await testBed.imds.setFaults({ fail: { status: 429, times: 1 } });
-    assert.equal(findHeader(await testBed.ask(valid), 'retry-after'), undefined);
-  });
-
-  test('a fault of the token path leaves the other documents alone', async () => {
-    await using testBed = await openTestBed();
-    await testBed.imds.setFaults({ fail: { status: 503 }, paths: 'token' });
-    assert.equal(read(await testBed.ask('/metadata/versions')).status, 200);
-    assert.equal(read(await testBed.ask(valid)).status, 503);
-  });
-
-  test('a delay and a hang keep back the answer', async () => {
-    await using testBed = await openTestBed();
-    await testBed.imds.setFaults({ delayMs: 80 });
-    const late = await testBed.ask(valid);
-    assert.equal(read(late).status, 200);
-    assert.ok(late.durationMs >= 75, String(late.durationMs));
-    await testBed.imds.setFaults({ hang: true });
-    const never = await testBed.ask(valid, { timeoutMs: 80, from: podIp });
-    assert.equal(never.outcome === 'failed' && never.error, 'TIMEOUT');
-    assert.equal(testBed.imds.requests().at(-1)?.status, undefined);
-    assert.equal(testBed.imds.leaks(), 0);
-  });
-
-  test('closed refuses and cuts connections until it is opened on the same port', async () => {
-    await using testBed = await openTestBed();
-    await testBed.ask(valid, { connection: 'kept' });
-    await testBed.imds.setFaults({ hang: true });
-    const cut = testBed.ask(valid, { connection: 'kept' });
-    while (testBed.imds.requests().length < 2) await new Promise(setImmediate);
-    await testBed.imds.setFaults({ closed: true });
-    const lost = await cut;
-    assert.equal(lost.outcome === 'failed' && lost.error, 'ECONNRESET');
-    const refused = await testBed.ask(valid);
-    assert.equal(refused.outcome === 'failed' && refused.error, 'ECONNREFUSED');
-    await testBed.imds.setFaults({});
-    assert.equal(read(await testBed.ask(valid, { connection: 'kept' })).status, 200);
-  });
-
-  test('closed and opened again and again without a pause, it ends as it was set last', async () => {
-    await using testBed = await openTestBed();
-    const { imds } = testBed;
-    await imds.setFaults({ closed: true });
-    await Promise.all([imds.setFaults({}), imds.setFaults({})]);
-    assert.equal(read(await testBed.ask(valid)).status, 200);
-    await Promise.all([{ closed: true }, {}, { closed: true }].map((each) => imds.setFaults(each)));
-    assert.equal((await testBed.ask(valid)).outcome, 'failed');
-    await Promise.all([{}, { closed: true }, {}].map((each) => imds.setFaults(each)));
-    assert.equal(read(await testBed.ask(valid)).status, 200);
-  });
-
-  test('the real limits throttle what is above 5 at once and 20 a second', async () => {
+describe('fake IMDS: its limits', () => {
+  test('throttle what is above what is above 5 at once and 20 a second', async () => {
     await using testBed = await openTestBed({ tokenLimits: { perSec: 20, concurrent: 5 } });
     await testBed.imds.setFaults({ delayMs: 60 });
     const burst = await Promise.all(

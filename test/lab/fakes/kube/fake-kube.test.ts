@@ -1,9 +1,9 @@
+/** What only the fake has; what it shares with a real API server, `test/cluster/contract.test.ts` holds. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Agent, get, type IncomingMessage } from 'node:http';
 import { describe, it } from 'node:test';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
-import { OwnTime } from '../../../../lab/pods/own-time.ts';
 
 function pod(name: string, node = 'node-a', labels: Record<string, string> = {}) {
   return {
@@ -192,49 +192,6 @@ describe('writes to the fake Kubernetes API', () => {
 });
 
 describe('lists of the fake Kubernetes API', () => {
-  it('select by namespace, field and label', async () => {
-    await using fake = await openFakeKube();
-    fake.apply(pod('a', 'node-a', { app: 'x' }));
-    fake.apply(pod('b', 'node-b', { app: 'y' }));
-    fake.apply({ ...pod('c'), metadata: { name: 'c' }, status: { phase: 'Failed' } });
-    const cases: readonly [string, string[]][] = [
-      ['/api/v1/pods', ['c', 'a', 'b']],
-      [pods, ['a', 'b']],
-      ['/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-a', ['c', 'a']],
-      ['/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-a,status.phase!%3DFailed', ['a']],
-      ['/api/v1/pods?fieldSelector=metadata.name%3D%3Db', ['b']],
-      ['/api/v1/pods?fieldSelector=metadata.namespace!%3Dshop', ['c']],
-      ['/api/v1/pods?labelSelector=app%3Dx', ['a']],
-      ['/api/v1/pods?labelSelector=app!%3Dx', ['c', 'b']],
-      ['/api/v1/pods?labelSelector=app', ['a', 'b']],
-      ['/api/v1/pods?labelSelector=!app', ['c']],
-    ];
-    for (const [path, expected] of cases) assert.deepEqual(names(await ask(fake, path)), expected);
-    for (const bad of ['fieldSelector=spec.x%3D1', 'fieldSelector=x', 'labelSelector=a in b']) {
-      assert.equal((await ask(fake, `/api/v1/pods?${bad}`)).status, 400);
-    }
-  });
-
-  it('come in pages of one snapshot, and expire with it', async () => {
-    await using fake = await openFakeKube();
-    for (const name of ['a', 'b', 'c', 'd', 'e']) fake.apply(pod(name));
-    const first = await ask(fake, `${pods}?limit=2`);
-    assert.deepEqual(names(first), ['a', 'b']);
-    fake.delete({ kind: 'Pod', namespace: 'shop', name: 'c' });
-    const next = `${pods}?limit=2&continue=${first.body.metadata.continue ?? ''}`;
-    const second = await ask(fake, next);
-    assert.deepEqual(names(second), ['c', 'd']);
-    assert.equal(second.body.metadata.resourceVersion, first.body.metadata.resourceVersion);
-    const third = await ask(
-      fake,
-      `${pods}?limit=2&continue=${second.body.metadata.continue ?? ''}`,
-    );
-    assert.deepEqual([names(third), third.body.metadata.continue], [['e'], undefined]);
-    assert.deepEqual(names(await ask(fake, `${pods}?limit=2&resourceVersion=0`)).length, 4);
-    fake.compact();
-    assert.equal((await ask(fake, next)).status, 410);
-  });
-
   it('come to an end, however many lists began before', async () => {
     await using fake = await openFakeKube();
     for (const name of ['a', 'b', 'c']) fake.apply(pod(name));
@@ -249,34 +206,6 @@ describe('lists of the fake Kubernetes API', () => {
 });
 
 describe('watches of the fake Kubernetes API', () => {
-  it('begin with the existing objects, or after a version', async () => {
-    await using fake = await openFakeKube();
-    const first = fake.apply(pod('a'));
-    fake.apply(pod('b'));
-    assert.deepEqual(await linesOf(fake, `${pods}?watch=1`, 2), ['ADDED a', 'ADDED b']);
-    const from = `${pods}?watch=true&resourceVersion=${first.metadata.resourceVersion ?? ''}`;
-    const write = (): void => {
-      fake.patch({ kind: 'Pod', namespace: 'shop', name: 'a' }, { spec: { x: 1 } });
-      fake.delete({ kind: 'Pod', namespace: 'shop', name: 'b' });
-    };
-    assert.deepEqual(await linesOf(fake, from, 3, write), ['ADDED b', 'MODIFIED a', 'DELETED b']);
-  });
-
-  it('report an object that stops matching as deleted and one that starts as added', async () => {
-    await using fake = await openFakeKube();
-    fake.apply(pod('a'));
-    const path = '/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dnode-a,status.phase!%3DFailed';
-    const ref = { kind: 'Pod', namespace: 'shop', name: 'a' };
-    const lines = await linesOf(fake, path, 4, () => {
-      fake.apply(pod('elsewhere', 'node-b'));
-      fake.patch(ref, { status: { phase: 'Failed' } });
-      fake.patch(ref, { status: { reason: 'Evicted' } });
-      fake.patch(ref, { status: { phase: 'Running' } });
-      fake.delete(ref);
-    });
-    assert.deepEqual(lines, ['ADDED a', 'DELETED a', 'ADDED a', 'DELETED a']);
-  });
-
   it('send bookmarks with the newest version on request, never before a delayed event', async () => {
     await using fake = await openFakeKube({ bookmarkEveryMs: 5 });
     fake.faults.delayEventsMs = 30;
@@ -287,16 +216,6 @@ describe('watches of the fake Kubernetes API', () => {
     const added = lines.indexOf('ADDED a');
     const told = lines.indexOf(`BOOKMARK ${fake.store.version}`);
     assert.ok(added >= 0 && told > added, lines.join(', '));
-  });
-
-  it('end after timeoutSeconds, with a last bookmark', async () => {
-    await using fake = await openFakeKube();
-    const path = `${pods}?watch=1&resourceVersion=${fake.store.version}&timeoutSeconds=1`;
-    using time = new OwnTime();
-    const lines = await linesOf(fake, `${path}&allowWatchBookmarks=true`, 99);
-    assert.deepEqual(lines, [`BOOKMARK ${fake.store.version}`]);
-    assert.ok(time.nowMs() < 3000, `${time.nowMs()} ms`);
-    assert.equal(fake.watches(), 0);
   });
 
   it('answer 410 for a version older than a compaction, by an event or by status', async () => {
