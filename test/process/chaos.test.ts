@@ -1,105 +1,184 @@
 /**
- * The whole agent while everything happens at once: pods that send good and bad requests, objects
- * that change, and faults of everything that it depends on. `NMI_CHAOS_SECONDS` sets the duration,
- * which is ten minutes in a long run, and `NMI_CHAOS_SEED` repeats the choices that each actor made in
- * an earlier run.
+ * What only a real process has: sockets of a kernel, and the clocks of Node's HTTP. Pods end connections in every way
+ * while what the agent depends on fails, and nothing of it is left behind. Who gets which token in such times, the
+ * simulation checks.
  */
 import assert from 'node:assert/strict';
-import { randomInt } from 'node:crypto';
+import { connect } from 'node:net';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ImdsFaults } from '../../lab/fakes/imds/fake-imds.ts';
+import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
+import { openLoopbackPod } from '../../lab/pods/pod-client.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { tuning } from '../../src/nmi/config/tuning.ts';
-import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
-import { openChaos, type Chaos } from './chaos/chaos.ts';
-import { addresses, exceptedAddress, unknownAddress } from './chaos/objects.ts';
+import { ask, tokenTarget } from '../support/ask.ts';
+import { nodeName, openServices, type Services } from './agent-child.ts';
 
-const givenSeconds = Number(process.env['NMI_CHAOS_SECONDS']);
-const shortSeconds = process.env['CI'] === 'true' ? 30 : 15;
-const usualSeconds = isWithin('long', sizeOfThisRun()) ? 600 : shortSeconds;
-const seconds = givenSeconds > 0 ? givenSeconds : usualSeconds;
-const givenSeed = Number(process.env['NMI_CHAOS_SEED']);
-const seed = givenSeed > 0 ? givenSeed : randomInt(1, 2 ** 31);
+const ip = '127.0.0.11';
+const leavingIp = '127.0.0.12';
+const otherIp = '127.0.0.13';
+const unknownIp = '127.0.0.14';
 
 /** Limits of requests in flight: of one pod, and of all pods together at the metadata service. */
 const [fetchesOfPod, heldOfPod, fetchesAtOnce] = [50, 32, 4];
 const tooMany = 8;
 
-describe('the agent process in chaos', { timeout: (seconds + 300) * 1_000 }, () => {
-  it('gives no pod another’s token, ends only connections, and leaves nothing behind', async (t) => {
-    await using chaos = await openChaos(seed);
-    t.diagnostic(`seed ${seed}, ${seconds} s`);
-    await chaos.run(seconds * 1_000);
-    for (const line of chaos.report()) t.diagnostic(line);
-    assert.equal(chaos.findings.length, 0, [`seed ${seed}`, ...chaos.explain()].join('\n'));
+const requestOf = (target: string, ...headers: readonly string[]): string =>
+  `${[`GET ${target} HTTP/1.1`, 'Host: h', 'Metadata: true', ...headers].join('\r\n')}\r\n\r\n`;
+const request = requestOf(tokenTarget);
+const fresh = requestOf(`${tokenTarget}&bypass_cache=true`);
+const instance = requestOf('/metadata/instance?api-version=2021-02-01');
 
-    await chaos.calm();
-    // A request without its client runs to its end: ten seconds at most.
-    await eventually(() => assertNothingLeft(chaos), 20_000);
-    await eventually(() => assertServed(chaos), 30_000);
-    await assertSharesGivenBack(chaos);
-    await assertNoBugs(chaos);
-    chaos.agent.signal('SIGTERM');
-    assert.equal(await chaos.agent.exited, 0);
-    assert.equal(chaos.agent.stderr() + chaos.agent.stdout(), '');
-  });
-});
+type End = 'half-closed' | 'reset' | 'left to the agent';
 
-/** No connections and no waiting requests are left. */
-async function assertNothingLeft(chaos: Chaos): Promise<void> {
-  const metrics = await chaos.metrics();
-  const tooManyOfPod = 'nmi_connections_refused_total{limit="per_caller"}';
-  assert.equal(metrics.get(tooManyOfPod), 0, 'the traffic opened more than a pod may');
-  assert.equal(metrics.get('nmi_connections'), 0, 'open connections');
-  assert.equal(metrics.get('nmi_waiting_requests'), 0, 'waiting requests');
+/** What a pod sends in how many pieces, and how it ends the connection. */
+const manners: readonly (readonly [bytes: string, pieces: number, end: End])[] = [
+  [request.repeat(7), 1, 'half-closed'],
+  [fresh.repeat(3) + instance, 1, 'half-closed'],
+  [fresh.repeat(3) + instance, 1, 'reset'],
+  [fresh, 20, 'reset'],
+  [instance, 20, 'half-closed'],
+  [request.slice(0, 60), 1, 'half-closed'],
+  [request.slice(0, 60), 1, 'reset'],
+  ['', 1, 'reset'],
+  ['CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n', 1, 'reset'],
+  [`${request}GARBAGE\r\n\r\n`, 1, 'left to the agent'],
+  [requestOf('/', 'Content-Length: 5', 'Transfer-Encoding: chunked'), 1, 'left to the agent'],
+  [requestOf('/', 'Upgrade: h2c', 'Connection: Upgrade', 'Expect: foo'), 2, 'half-closed'],
+  [requestOf('/', `X: ${'x'.repeat(20_000)}`), 3, 'left to the agent'],
+];
+
+const imdsFaults: readonly ImdsFaults[] = [
+  { delayMs: 150 },
+  { hang: true, paths: 'token' },
+  { fail: { status: 429, retryAfterSec: 1 } },
+  { closed: true },
+  { fail: { status: 500 } },
+];
+
+const kubeFaults: readonly ((kube: FakeKube) => void)[] = [
+  (kube) => kube.cutConnections(),
+  (kube) => {
+    kube.compact();
+    kube.closeWatches();
+  },
+  (kube) => {
+    kube.faults.cutNextWatchAfterBytes = 100;
+    kube.closeWatches();
+  },
+  (kube) => kube.injectIntoWatches('{"type":"BROKEN"\n'),
+  (kube) => kube.faults.failNext(5, 500),
+];
+
+/** Sends it, and ends when the connection has closed. */
+async function behave(
+  port: number,
+  localAddress: string,
+  [bytes, pieces, end]: (typeof manners)[number],
+): Promise<void> {
+  const socket = connect({ host: '127.0.0.1', port, localAddress, noDelay: true });
+  const closed = new Promise<void>((resolve) => void socket.once('close', () => resolve()));
+  socket.on('error', () => undefined).resume();
+  const size = Math.max(1, Math.ceil(bytes.length / pieces));
+  for (let at = 0; at < bytes.length; at += size) {
+    socket.write(bytes.slice(at, at + size), 'latin1');
+    if (pieces > 1) await delay(5);
+  }
+  if (end === 'half-closed') socket.end();
+  if (end === 'reset') {
+    await delay(20);
+    socket.resetAndDestroy();
+  }
+  await closed;
 }
 
-/** Every pod gets what the objects specify, now that they no longer change. */
-async function assertServed(chaos: Chaos): Promise<void> {
-  for (const ip of addresses) {
-    const { identity, status } = await chaos.ask(ip, 'https://vault.azure.net');
-    assert.equal(identity, chaos.expectedAt(ip), `${ip}: status ${status}`);
-  }
-}
-
-/** If a pod sends more requests at once than its limit, only the excess is refused. */
-async function assertSharesGivenBack(chaos: Chaos): Promise<void> {
-  chaos.exceptAll();
-  await eventually(() => assertServed(chaos));
-  await chaos.imds.setFaults({ delayMs: 200 });
-  chaos.imds.clear();
-  // Of two pods, because one pod alone may use three of the four.
-  const both = [exceptedAddress, addresses[0]];
-  const replies = await Promise.all(both.map((ip) => askAtOnce(chaos, ip, fetchesOfPod + tooMany)));
-  for (const [index, ofPod] of replies.entries()) {
-    const refused = ofPod.filter(({ status }) => status === 429);
-    assertBetween(refused.length, 1, tooMany, `fetches for ${both[index] ?? ''} that were refused`);
-    const served = ofPod.filter(({ status }) => status === 200);
-    assert.equal(served.length + refused.length, ofPod.length);
-  }
-  assert.equal(chaos.imds.peakTokenConcurrency(), fetchesAtOnce);
-  const unknown = await askAtOnce(chaos, unknownAddress, heldOfPod + tooMany);
-  assert.ok(unknown.every(({ status }) => status === 503));
-  const notHeld = unknown.filter(({ durationMs }) => durationMs < tuning.lateObjectWaitMs - 20);
-  assertBetween(notHeld.length, 1, tooMany, 'requests that were not held');
-  for (const { ownMs } of notHeld)
-    assert.ok(ownMs < 1_500, `not held, but answered in ${ownMs} ms`);
+/** Each time the pod is gone while its connections are ending. */
+async function comeAndGo({ kube, listenPort }: Services, name: string): Promise<void> {
+  kube.apply(createPodManifest({ name, nodeName, ips: [leavingIp], binding: 'app' }));
+  const all = manners.map((manner) => behave(listenPort, leavingIp, manner));
+  await delay(50);
+  kube.delete({ kind: 'Pod', name });
+  await Promise.all(all);
 }
 
 /** Each request is for a different token. */
-function askAtOnce(chaos: Chaos, ip: string, count: number) {
-  const all = Array.from({ length: count }, (_, index) => chaos.ask(ip, `https://${ip}/${index}`));
-  return Promise.all(all);
+async function askAtOnce({ listenPort: port }: Services, sourceIp: string, count: number) {
+  await using client = openLoopbackPod({ name: sourceIp, sourceIp, host: '127.0.0.1', port });
+  const targets = Array.from({ length: count }, (_, index) =>
+    tokenTarget.replace('vault.azure.net', `${sourceIp}/${index}`),
+  );
+  return await Promise.all(targets.map((target) => ask(client, target)));
 }
 
 function assertBetween(value: number, low: number, high: number, what: string): void {
   assert.ok(value >= low && value <= high, `${what}: ${value}, not ${low} to ${high}`);
 }
 
-async function assertNoBugs(chaos: Chaos): Promise<void> {
-  const metrics = await chaos.metrics();
-  assert.ok(metrics.has('nmi_watch_errors_total{resource="pods",kind="exception"}'));
-  const bugs = [...metrics].filter(
-    ([series, value]) => /reason="internal_error"|kind="exception"/.test(series) && value > 0,
+/** If a pod sends more requests at once than its limit, only the excess is refused. */
+async function assertSharesGivenBack(testBed: Services): Promise<void> {
+  const { imds, kube } = testBed;
+  kube.apply(createPodManifest({ name: 'other', nodeName, ips: [otherIp], binding: 'app' }));
+  await eventually(async () => {
+    for (const { status } of await askAtOnce(testBed, otherIp, 1)) assert.equal(status, 200);
+  });
+  await imds.setFaults({ delayMs: 200 });
+  imds.clear();
+  // Of two pods, because one pod alone may use three of the four.
+  const both = [ip, otherIp];
+  const replies = await Promise.all(
+    both.map((each) => askAtOnce(testBed, each, fetchesOfPod + tooMany)),
   );
-  assert.deepEqual(bugs, []);
+  for (const [index, ofPod] of replies.entries()) {
+    const refused = ofPod.filter(({ status }) => status === 429).length;
+    assertBetween(refused, 1, tooMany, `fetches for ${both[index] ?? ''} that were refused`);
+    assert.equal(ofPod.filter(({ status }) => status === 200).length, ofPod.length - refused);
+  }
+  assert.equal(imds.peakTokenConcurrency(), fetchesAtOnce);
+  const unknown = await askAtOnce(testBed, unknownIp, heldOfPod + tooMany);
+  assert.ok(unknown.every(({ status }) => status === 503));
+  const notHeld = unknown.filter(({ durationMs }) => durationMs < tuning.lateObjectWaitMs - 20);
+  assertBetween(notHeld.length, 1, tooMany, 'requests that were not held');
 }
+
+describe('the agent process among pods and services that fail', { timeout: 300_000 }, () => {
+  it('ends only connections, and leaves nothing behind', async () => {
+    await using testBed = await openServices();
+    const { kube, imds, listenPort, flags, pod } = testBed;
+    // Anything logged at this level is a bug.
+    const agent = testBed.start([...flags, '--log-level=error']);
+    await testBed.untilReady();
+    for (const [round, faults] of imdsFaults.entries()) {
+      await imds.setFaults(faults);
+      kubeFaults[round]?.(kube);
+      await Promise.all([
+        ...manners.map((manner) => behave(listenPort, ip, manner)),
+        comeAndGo(testBed, `gone-${round}`),
+      ]);
+      // A hanging request continues to hang, until its connection is closed.
+      await imds.setFaults({ closed: true });
+    }
+    await imds.setFaults({});
+
+    const valueOf = async (series: string): Promise<number> => {
+      const { text = '' } = (await testBed.page('metrics')) ?? {};
+      const line = text.split('\n').find((each) => each.startsWith(`${series} `));
+      return Number(line?.slice(series.length));
+    };
+    // A request without its client runs to its end: ten seconds at most.
+    await eventually(async () => {
+      for (const series of ['nmi_connections', 'nmi_waiting_requests'])
+        assert.equal(await valueOf(series), 0, series);
+    }, 30_000);
+    await eventually(async () => assert.equal((await ask(pod, tokenTarget)).identity, 'a'), 30_000);
+    await assertSharesGivenBack(testBed);
+    const bugs = 'nmi_watch_errors_total{resource="pods",kind="exception"}';
+    assert.equal(await valueOf(bugs), 0);
+    const page = (await testBed.page('metrics'))?.text ?? '';
+    assert.doesNotMatch(page, /^nmi_.*(?:reason="internal_error"|kind="exception").* [1-9]/m);
+    agent.signal('SIGTERM');
+    assert.equal(await agent.exited, 0);
+    assert.equal(agent.stderr() + agent.stdout(), '');
+  });
+});

@@ -246,6 +246,7 @@ const acts: Readonly<Record<Kind, Act>> = {
     world.network.lostMs.set(node.machine, world.nowMs);
   },
   clockJumps: ({ node, world, action }) => {
+    node.hadWrongClock = true;
     node.aheadMs = pickOf([-3_600_000, -90_000, 0, 90_000, 3_600_000, 72_000_000], action.size);
     world.disturb(`the clock of ${node.name} is wrong by ${node.aheadMs / 1_000} s`);
   },
@@ -257,6 +258,10 @@ const acts: Readonly<Record<Kind, Act>> = {
     if (node.clients.size === 0) return;
     workload.removePod(pickOf([...node.clients], action.size), forMs / 4);
     workload.addPod(node, 1_500);
+  },
+  podRelabelled: ({ workload, node, action }) => {
+    if (node.clients.size === 0) return;
+    workload.relabelPod(pickOf([...node.clients], action.size), labelOf(action));
   },
   bindingDeleted: ({ workload, action }) =>
     workload.deleteBinding(namespaceOf(action), labelOf(action)),
@@ -270,10 +275,19 @@ const acts: Readonly<Record<Kind, Act>> = {
   grantRestored: ({ workload, action }) => {
     workload.setGrant(namespaceOf(action), action.size < 0.5 ? ['a', 'b', 'c', 'd'] : ['a', 'c']);
   },
+  exceptionWritten: ({ workload, action }) =>
+    workload.setException(namespaceOf(action), labelOf(action)),
+  exceptionDeleted: ({ workload, action }) => {
+    if (action.which < 0.5) workload.deleteGrant(`${namespaceOf(action)}-node`);
+    else workload.deleteException(namespaceOf(action), labelOf(action));
+  },
   hostileObject: ({ workload, action }) => workload.writeHostile(action.size),
   flood: ({ node, action }) => {
     if (node.clients.size > 0)
       pickOf([...node.clients], action.which).flood(20 + Math.floor(action.size * 80));
+  },
+  rudeRequests: ({ node, action }) => {
+    for (const client of node.clients) client.misbehave(pickOf(identities, action.which).clientId);
   },
   steal: ({ node, action }) => {
     for (const client of node.clients) client.steal(pickOf(identities, action.which).clientId);

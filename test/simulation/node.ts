@@ -29,6 +29,7 @@ export class Node {
   #started = 0;
   /** Its wall clock against the true time. */
   aheadMs = 0;
+  hadWrongClock = false;
   /** When a process of the agent last started, ended or stood still. */
   disturbedMs = 0;
   /** When something was last killed that an update would not kill. */

@@ -45,13 +45,17 @@ export const kinds = {
   podAdded: 1.5,
   podRemoved: 1.5,
   podReplaced: 2,
+  podRelabelled: 1,
   bindingDeleted: 2,
   bindingRestored: 1.5,
   identityChanged: 1.5,
   grantDeleted: 1,
   grantRestored: 1,
+  exceptionWritten: 1,
+  exceptionDeleted: 1,
   hostileObject: 1,
   flood: 0.7,
+  rudeRequests: 1.5,
   steal: 1.5,
 } as const;
 

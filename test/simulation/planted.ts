@@ -55,14 +55,38 @@ export const planted: readonly Planted[] = [
     ],
   },
   {
-    name: 'owners-are-not-enforced',
+    name: 'an-exception-stays-when-it-is-deleted',
     reports: tokenWithoutRight,
     prefer: [],
     edits: [
       {
-        file: 'decide-grant.ts',
-        from: 'if (entry === undefined) return decision;\n  const isYoung',
-        to: 'if (true) return decision;\n  const isYoung',
+        file: 'grant-index.ts',
+        from: 'this.#exceptionsByLabel[change](key, exception);',
+        to: 'this.#exceptionsByLabel.add(key, exception);',
+      },
+    ],
+  },
+  {
+    name: 'a-token-is-served-after-its-end',
+    reports: /has expired/,
+    prefer: ['imdsHangs', 'imdsFails'],
+    edits: [
+      {
+        file: 'cache.ts',
+        from: 'if (entry.lifeMs(this.#clock.wallMs(), nowMs) < entry.floorMs) return undefined;',
+        to: '',
+      },
+    ],
+  },
+  {
+    name: 'a-connection-ends-when-its-client-sends-no-more',
+    reports: /is owed/,
+    prefer: ['rudeRequests'],
+    edits: [
+      {
+        file: 'listener.ts',
+        from: 'server.httpAllowHalfOpen = true;',
+        to: 'server.httpAllowHalfOpen = false;',
       },
     ],
   },

@@ -2,9 +2,9 @@
  * A pod that requests tokens as an SDK does: one connection that is kept or closed, a pause, and another
  * try after 429, 503 or a connection that ends. Each answer is checked against the truth.
  */
-import { findTokenIdentity } from '../../lab/fakes/token.ts';
+import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { agentIp, metadata } from './kernel.ts';
-import { longestMs } from './limits.ts';
+import { epochMs, longestMs } from './limits.ts';
 import type { Node } from './node.ts';
 import type { PodFacts } from './truth.ts';
 import type { TcpEnd } from './wires.ts';
@@ -37,6 +37,61 @@ const startMs = 10_000;
 const ungranted = 'which no AzureIdentityGrant gives';
 
 const permitted = new Set([200, 400, 403, 429, 503]);
+/** Of the metadata service to an excepted pod. */
+const relayed = new Set([404, 410, 500]);
+/** To bytes that are no request for a token. */
+const toGarbage = new Set([400, 404, 405, 417, 431, 501]);
+
+const resources = { usual: 'https://vault.azure.net', rude: 'https://storage.azure.com' } as const;
+const rudeMs = 15_000;
+
+/** What no SDK sends on a connection, and how many answers it is owed. */
+const manners: readonly {
+  readonly owed: number;
+  readonly send: (
+    end: TcpEnd,
+    request: string,
+    after: (ms: number, work: () => void) => void,
+  ) => void;
+}[] = [
+  { owed: 5, send: (end, request) => end.send(Buffer.from(request.repeat(5))) },
+  {
+    owed: 3,
+    send: (end, request) => {
+      end.send(Buffer.from(request.repeat(3)));
+      end.end();
+    },
+  },
+  {
+    owed: 1,
+    send: (end, request, after) => {
+      for (let at = 0; at < request.length; at += 40) {
+        after(at, () => end.send(Buffer.from(request.slice(at, at + 40))));
+      }
+    },
+  },
+  {
+    owed: 0,
+    send: (end, request, after) => {
+      end.send(Buffer.from(request.repeat(4)));
+      after(request.length / 2, () => end.close(true));
+    },
+  },
+  ...[
+    'GARBAGE\r\n\r\n',
+    'GET / HTTP/1.1\r\nHost: h\r\nA B: c\r\n\r\n',
+    'CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n',
+    'GET / HTTP/1.1\r\nHost: h\r\nExpect: foo\r\nContent-Length: 5\r\n\r\nhello',
+    `GET / HTTP/1.1\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`,
+    'GET /metadata/ide',
+  ].map((bytes) => ({
+    owed: 0,
+    send: (end: TcpEnd, request: string) => {
+      end.send(Buffer.from(bytes + request));
+      end.end();
+    },
+  })),
+];
 
 interface Connection {
   readonly end: TcpEnd;
@@ -55,7 +110,7 @@ export class PodClient {
   #requestedMs: number | undefined;
   #clientId: string | undefined;
   /** The token that it last got, which comes many times. */
-  #token = { text: '', identity: '' };
+  #token = { text: '', identity: '', resource: '', expiresMs: 0 };
   #isGone = false;
   #pausedUntilMs = 0;
   last = 'nothing';
@@ -119,6 +174,35 @@ export class PodClient {
   /** Asks at once for the identity of another one. */
   steal(clientId: string): void {
     this.#clientId = clientId;
+  }
+
+  /** Sends what no SDK sends, each on a connection of its own: an answer with a token is checked as any other. */
+  misbehave(clientId: string): void {
+    const { world } = this.node;
+    const beganMs = world.nowMs;
+    const request = this.#requestFor(resources.rude, clientId, 'keep-alive');
+    for (const { owed, send } of manners) {
+      const answers: Answer[] = [];
+      const end = this.#connect((isRefused) => {
+        if (end === undefined || isRefused) return;
+        send(end, request, (ms, work) => void world.after(ms, 'rude pod', work));
+      });
+      if (end === undefined) return;
+      const connection = { end, isUnrecorded: this.node.kernel.isFull, received: '' };
+      end.onArrival = () => {
+        for (const answer of answersOf(connection)) {
+          answers.push(answer);
+          if (owed === 0 && toGarbage.has(answer.status)) continue;
+          this.#check(answer, connection, beganMs, resources.rude);
+        }
+      };
+      world.after(rudeMs, 'rude pod ends', () => {
+        const isCalm = Math.max(this.node.disturbedMs, world.faultUntilMs) <= beganMs;
+        if (isCalm && !this.#isGone && answers.length < owed)
+          world.break(`${this.facts.uid} got ${answers.length} answers, and is owed ${owed}`);
+        end.close(true);
+      });
+    }
   }
 
   check(): void {
@@ -186,66 +270,72 @@ export class PodClient {
   }
 
   #send({ end }: Connection): void {
-    const named = this.#clientId === undefined ? '' : `&client_id=${this.#clientId}`;
-    const path = `/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net${named}`;
     const kept = this.#keeps ? 'keep-alive' : 'close';
-    end.send(
-      Buffer.from(
-        `GET ${path} HTTP/1.1\r\nHost: ${metadata.ip}\r\nMetadata: true\r\nConnection: ${kept}\r\n\r\n`,
-      ),
-    );
+    end.send(Buffer.from(this.#requestFor(resources.usual, this.#clientId, kept)));
+  }
+
+  #requestFor(resource: string, clientId: string | undefined, kept: string): string {
+    const named = clientId === undefined ? '' : `&client_id=${clientId}`;
+    const path = `/metadata/identity/oauth2/token?api-version=2018-02-01&resource=${encodeURIComponent(resource)}${named}`;
+    return `GET ${path} HTTP/1.1\r\nHost: ${metadata.ip}\r\nMetadata: true\r\nConnection: ${kept}\r\n\r\n`;
   }
 
   #receive(connection: Connection): void {
-    for (;;) {
-      const arrival = connection.end.receive();
-      if (arrival === undefined) return;
-      if (arrival === 'end' || arrival === 'reset') {
-        if (this.#connection === connection) this.#lost(arrival);
-        return;
-      }
-      connection.received += arrival.toString('latin1');
-      const answer = readAnswer(connection.received);
-      if (answer !== undefined && this.#connection === connection) {
-        connection.received = '';
-        this.#answered(answer);
-      }
+    for (const answer of answersOf(connection, (how) => {
+      if (this.#connection === connection) this.#lost(how);
+    })) {
+      if (this.#connection === connection) this.#answered(answer, connection);
     }
   }
 
-  #answered({ status, body, closes }: Answer): void {
+  #answered(answer: Answer, connection: Connection): void {
+    const { status, body, closes } = answer;
     const { world } = this.node;
     const beganMs = this.#requestedMs ?? world.nowMs;
     this.#requestedMs = undefined;
     this.last = `${status} ${body.slice(0, 300)}`;
-    if (status === 400 && body.includes(ungranted)) this.#checkRefusal();
+    if (status === 400 && body.includes(ungranted)) this.#checkRefusal(connection);
     this.#clientId = undefined;
-    world.answers += 1;
     this.answeredMs = beganMs;
-    if (!permitted.has(status)) world.break(`${this.facts.uid} got ${this.last}`);
-    const identity = status === 200 ? this.#identityOf(body) : undefined;
-    if (status === 200) this.#checkToken(identity ?? 'nobody');
-    if (identity !== undefined) this.servedMs = beganMs;
+    this.#check(answer, connection, beganMs, resources.usual);
+    if (status === 200) this.servedMs = beganMs;
     if (closes || !this.#keeps) this.#close(false);
     this.#later(this.everyMs * (0.5 + world.scheduler.random()));
   }
 
-  #identityOf(body: string): string | undefined {
+  #check(
+    { status, body }: Answer,
+    connection: Connection,
+    beganMs: number,
+    resource: string,
+  ): void {
+    const { node, facts } = this;
+    const { world } = node;
+    world.answers += 1;
+    const isExcepted = world.nowMs - world.truth.exceptedMs(facts) <= bounds.faultyMs;
+    if (!permitted.has(status) && !(isExcepted && relayed.has(status)))
+      world.break(`${facts.uid} got ${status} ${body.slice(0, 300)}`);
     const [, text = ''] = /"access_token": *"([^"]*)"/.exec(body) ?? [];
+    if (status !== 200 && text === '') return;
     if (text !== this.#token.text || text === '') {
-      const identity = findTokenIdentity(body);
-      if (identity === undefined) return undefined;
-      this.#token = { text, identity };
+      const claims = decodeLabToken(text);
+      const { lab_identity: identity = 'nobody', aud = '', exp = 0 } = claims ?? {};
+      this.#token = { text, identity, resource: aud, expiresMs: exp * 1_000 - epochMs };
     }
-    return this.#token.identity;
+    const token = this.#token;
+    if (status !== 200) world.break(`${facts.uid} got a token with status ${status}`);
+    if (token.resource !== resource) world.break(`${facts.uid} got a token for ${token.resource}`);
+    if (token.expiresMs < beganMs && !node.hadWrongClock)
+      world.break(`${facts.uid} got a token that has expired`);
+    this.#checkToken(token.identity, connection);
   }
 
-  #checkToken(identity: string): void {
+  #checkToken(identity: string, connection: Connection): void {
     const { world } = this.node;
     world.tokens += 1;
     const { uid } = this.facts;
     const lastMs = world.truth.lastMs(this.facts, identity);
-    if (this.#isTakenForTheOneBefore(identity)) return;
+    if (this.#isTakenForTheOneBefore(identity, connection)) return;
     if (lastMs === undefined) {
       world.break(`${uid} got a token of ${identity}, and never had a right to it`);
       return;
@@ -260,9 +350,10 @@ export class PodClient {
   }
 
   /** For an SDK, 400 is final: an agent must not take grants for none that were there all the time. */
-  #checkRefusal(): void {
+  #checkRefusal({ isUnrecorded }: Connection): void {
     const { world } = this.node;
-    if (this.#clientId !== undefined || this.#connection?.isUnrecorded === true) return;
+    if (this.#clientId !== undefined || isUnrecorded) return;
+    if (world.nowMs - world.truth.exceptedMs(this.facts) <= bounds.faultyMs) return;
     const sinceMs = world.truth.grantedSinceMs(this.facts);
     if (sinceMs === undefined || world.nowMs - sinceMs <= bounds.faultyMs) return;
     world.break(`${this.facts.uid} is refused for lack of a grant, and has one: ${this.last}`);
@@ -272,10 +363,10 @@ export class PodClient {
    * A known limit: the API server still has a pod that has left its address, and an agent begins at that time. It
    * takes the link that it finds for that pod's. Only a caller without a record is known by its link.
    */
-  #isTakenForTheOneBefore(identity: string): boolean {
+  #isTakenForTheOneBefore(identity: string, { isUnrecorded }: Connection): boolean {
     const { world, before, agentBeganMs } = this.node;
     const tenant = before.get(this.ip);
-    if (tenant === undefined || this.#connection?.isUnrecorded !== true) return false;
+    if (tenant === undefined || !isUnrecorded) return false;
     const hasBegun = agentBeganMs > tenant.leftMs - startMs;
     const isRecent = world.nowMs < tenant.knownMs + bounds.faultyMs;
     return hasBegun && isRecent && world.truth.lastMs(tenant.facts, identity) !== undefined;
@@ -312,6 +403,27 @@ interface Answer {
   readonly status: number;
   readonly body: string;
   readonly closes: boolean;
+  /** Of all its text. */
+  readonly length: number;
+}
+
+/** What has arrived, and is complete. */
+function* answersOf(
+  connection: Connection,
+  onEnd: (how: 'end' | 'reset') => void = () => undefined,
+): Iterable<Answer> {
+  for (;;) {
+    const arrival = connection.end.receive();
+    if (arrival === undefined) return;
+    if (arrival === 'end' || arrival === 'reset') return onEnd(arrival);
+    connection.received += arrival.toString('latin1');
+    for (;;) {
+      const answer = readAnswer(connection.received);
+      if (answer === undefined) break;
+      connection.received = connection.received.slice(answer.length);
+      yield answer;
+    }
+  }
 }
 
 function readAnswer(text: string): Answer | undefined {
@@ -322,5 +434,10 @@ function readAnswer(text: string): Answer | undefined {
   const body = text.slice(headEnd + 4);
   if (body.length < length) return undefined;
   const status = Number(head.slice('HTTP/1.1 '.length, 'HTTP/1.1 200'.length));
-  return { status, body: body.slice(0, length), closes: /connection: *close/i.test(head) };
+  return {
+    status,
+    body: body.slice(0, length),
+    closes: /connection: *close/i.test(head),
+    length: headEnd + 4 + length,
+  };
 }

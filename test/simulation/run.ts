@@ -80,7 +80,7 @@ function catchAll(listener: (error: unknown) => void): Disposable {
 
 async function live(world: World, plan: readonly Action[], chance: Chance): Promise<void> {
   await world.open();
-  const lifetimeMs = chance.pick([86_400_000, 86_400_000, 330_000, 60_000]);
+  const lifetimeMs = chance.pick([86_400_000, 330_000, 60_000, 6_000]);
   world.cloud.imds.setTokenLifetime(lifetimeMs);
   world.tell(`tokens live for ${lifetimeMs / 1_000} s`);
   const workload = new Workload(world);
@@ -111,11 +111,16 @@ async function recover(world: World, workload: Workload): Promise<void> {
 }
 
 async function revokeInCalm(world: World, workload: Workload, chance: Chance): Promise<void> {
-  await world.scheduler.sleep(calmAfterMs + 1_000);
   const namespace = chance.pick(['one', 'two']);
   const label = chance.pick(['web', 'job']);
-  world.tell(`in calm, the binding ${namespace}/${label} is deleted`);
-  workload.deleteBinding(namespace, label);
+  const isException = chance.happens(0.5);
+  if (isException) workload.setException(namespace, label);
+  await world.scheduler.sleep(calmAfterMs + 1_000);
+  world.tell(
+    `in calm, the ${isException ? 'exception' : 'binding'} ${namespace}/${label} is deleted`,
+  );
+  if (isException) workload.deleteException(namespace, label);
+  else workload.deleteBinding(namespace, label);
   await world.scheduler.sleep(bounds.calmMs + 4_000);
 }
 

@@ -1,6 +1,7 @@
 /**
  * Who has a right to which identity, from the objects as they were written, by rules of a few lines that
- * share nothing with the agent: a pod's label, a binding and an identity of its namespace, and a grant.
+ * share nothing with the agent: a pod's label, a binding and an identity of its namespace, and a grant; or an exception
+ * for its label, and a grant of the node's identities.
  */
 export interface PodFacts {
   readonly uid: string;
@@ -26,13 +27,17 @@ export class Truth {
     string,
     { readonly namespace: string; readonly names: readonly string[] }
   >();
+  /** By namespace and label, with a blank between. */
+  readonly exceptions = new Map<string, true>();
   /**
-   * When a binding, an identity's object and a grant last said what they say; infinite while they do. An agent watches
+   * When a pod's label, a binding, an identity's object and a grant last said what they say; infinite while they do. An agent watches
    * the kinds apart, and may see one of them late: a right that never was at one moment is put together from two.
    */
   readonly #until = new Map<string, number>();
   /** When it began to say so without a break; of what all agents found at their start, -Infinity. */
   readonly #since = new Map<string, number>();
+
+  readonly #labelled = new Set<string>();
 
   constructor(nowMs: () => number) {
     this.#nowMs = nowMs;
@@ -41,12 +46,18 @@ export class Truth {
   /** The identities that a pod has a right to now. */
   of(uid: string): ReadonlySet<string> {
     const pod = this.pods.get(uid);
-    return new Set(pod === undefined ? [] : this.#current(pod.namespace, pod.label));
+    if (pod === undefined) return new Set();
+    const { namespace, label } = pod;
+    if (!this.exceptions.has(`${namespace} ${label}`)) {
+      return new Set(this.#current(namespace, label));
+    }
+    return new Set(this.#isOwned(namespace, 'node') ? ['node'] : []);
   }
 
   /** @returns what brings the objects back. */
   backUp(): () => void {
-    const all: Map<string, unknown>[] = [this.pods, this.bindings, this.identities, this.grants];
+    const { pods, bindings, identities, grants, exceptions } = this;
+    const all: Map<string, unknown>[] = [pods, bindings, identities, grants, exceptions];
     const saved = all.map((each) => new Map(each));
     return () => {
       for (const [index, each] of all.entries()) {
@@ -65,6 +76,10 @@ export class Truth {
     }
     for (const statement of current) {
       if (this.#until.get(statement) !== Infinity) this.#since.set(statement, nowMs);
+      // The first label of a pod is as old as the pod.
+      const [kind, uid = ''] = statement.split(' ', 2);
+      if (kind === 'pod' && !this.#labelled.has(uid)) this.#since.set(statement, -Infinity);
+      if (kind === 'pod') this.#labelled.add(uid);
       this.#until.set(statement, Infinity);
     }
   }
@@ -75,7 +90,8 @@ export class Truth {
   }
 
   /** Since when the pod's binding names an identity that is granted to its namespace; undefined if it does not now. */
-  grantedSinceMs({ namespace, label }: PodFacts): number | undefined {
+  grantedSinceMs({ uid, namespace }: PodFacts): number | undefined {
+    const { label = '' } = this.pods.get(uid) ?? {};
     const statements = [...this.#statements()];
     const bound = `binding ${namespace}/${label} `;
     const bindings = statements.filter((each) => each.startsWith(bound));
@@ -92,25 +108,50 @@ export class Truth {
     if (begins.length === 0 || !begins.every((all) => statements.includes(all.at(-1) ?? ''))) {
       return undefined;
     }
-    return Math.max(...begins.flat().map((each) => this.#since.get(each) ?? Infinity));
+    const all = [`pod ${uid} ${label}`, ...begins.flat()];
+    return Math.max(...all.map((each) => this.#since.get(each) ?? Infinity));
   }
 
   /** When all that a right of a pod is made of last was there; infinite if it is, undefined if a part never was. */
-  lastMs({ namespace, label }: PodFacts, identity: string): number | undefined {
-    const bound = `binding ${namespace}/${label} `;
-    const ends = [...this.#until].flatMap(([statement, boundMs]) => {
-      if (!statement.startsWith(bound)) return [];
-      const object = statement.slice(bound.length);
-      const namedMs = this.#until.get(`identity ${namespace}/${object} ${identity}`);
-      const ownedMs = this.#until.get(`grant ${namespace} ${identity}`);
-      return namedMs === undefined || ownedMs === undefined
-        ? []
-        : [Math.min(boundMs, namedMs, ownedMs)];
-    });
-    return ends.length === 0 ? undefined : Math.max(...ends);
+  lastMs({ uid, namespace }: PodFacts, identity: string): number | undefined {
+    const owned = `grant ${namespace} ${identity}`;
+    const ends = this.#startingWith(`pod ${uid} `).flatMap(([label, labelledMs]) => [
+      this.#min(labelledMs, `exception ${namespace} ${label}`, `grant ${namespace} node`),
+      ...this.#startingWith(`binding ${namespace}/${label} `).map(([object, boundMs]) =>
+        this.#min(
+          Math.min(labelledMs, boundMs),
+          `identity ${namespace}/${object} ${identity}`,
+          owned,
+        ),
+      ),
+    ]);
+    const latestMs = Math.max(...ends);
+    return latestMs === -Infinity ? undefined : latestMs;
+  }
+
+  /** When it last had a label that is excepted; infinite if it has, -Infinity if it never had. */
+  exceptedMs({ uid, namespace }: PodFacts): number {
+    const labels = this.#startingWith(`pod ${uid} `);
+    return Math.max(
+      ...labels.map(([label, ms]) => this.#min(ms, `exception ${namespace} ${label}`)),
+    );
+  }
+
+  /** What follows the beginning of a statement, and until when it was said. */
+  #startingWith(beginning: string): readonly (readonly [string, number])[] {
+    return [...this.#until]
+      .filter(([statement]) => statement.startsWith(beginning))
+      .map(([statement, untilMs]) => [statement.slice(beginning.length), untilMs]);
+  }
+
+  /** Until when all of it was said; -Infinity if one never was. */
+  #min(untilMs: number, ...statements: readonly string[]): number {
+    return Math.min(untilMs, ...statements.map((each) => this.#until.get(each) ?? -Infinity));
   }
 
   *#statements(): Iterable<string> {
+    for (const { uid, label } of this.pods.values()) yield `pod ${uid} ${label}`;
+    for (const each of this.exceptions.keys()) yield `exception ${each}`;
     for (const { namespace, selector, identity } of this.bindings.values()) {
       yield `binding ${namespace}/${selector} ${identity}`;
     }

@@ -3,6 +3,7 @@ import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createAzureIdentityGrant,
+  createAzurePodIdentityException,
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
 import { identities } from './cloud.ts';
@@ -104,6 +105,40 @@ export class Workload {
     });
   }
 
+  /** Its pods get any identity of the node. */
+  setException(namespace: string, label: string): void {
+    this.#write(() => {
+      this.#kube.apply(
+        createAzurePodIdentityException({
+          ...this.#meta(namespace, `${label}-exception`),
+          podLabels: { aadpodidbinding: label },
+        }),
+      );
+      const grant = { namespaces: [namespace], nodeIdentities: true };
+      this.#kube.apply(createAzureIdentityGrant(`${namespace}-node`, grant));
+      this.#world.truth.exceptions.set(`${namespace} ${label}`, true);
+      this.#world.truth.grants.set(`${namespace}-node`, { namespace, names: ['node'] });
+    });
+  }
+
+  deleteException(namespace: string, label: string): void {
+    this.#write(() => {
+      const name = `${label}-exception`;
+      this.#kube.delete({ kind: 'AzurePodIdentityException', namespace, name });
+      this.#world.truth.exceptions.delete(`${namespace} ${label}`);
+    });
+  }
+
+  relabelPod({ facts }: PodClient, label: string): void {
+    const { namespace, uid } = facts;
+    if (!this.#world.truth.pods.has(uid)) return;
+    this.#write(() => {
+      const metadata = { labels: { aadpodidbinding: label } };
+      this.#kube.patch({ kind: 'Pod', namespace, name: nameOf(uid) }, { metadata });
+      this.#world.truth.pods.set(uid, { uid, namespace, label });
+    });
+  }
+
   /** At the lowest free address, which another pod may just have had. */
   addPod(node: Node, sooner = 0): PodClient | undefined {
     const used = new Set([...node.clients].map(({ ip }) => ip));
@@ -134,17 +169,18 @@ export class Workload {
   /** Its processes end first; the API server knows of it a moment later, or much later. */
   removePod(client: PodClient, lateMs: number): void {
     client.remove();
-    const { uid, namespace } = client.facts;
+    const { facts } = client;
+    const { uid, namespace } = facts;
     this.#left.set(uid, client);
     const tenant = { facts: client.facts, leftMs: this.#world.nowMs, knownMs: Infinity };
     client.node.before.set(client.ip, tenant);
     this.#world.after(lateMs, 'pod deleted', () => {
       this.#write(() => {
-        this.#kube.delete({
-          kind: 'Pod',
-          namespace,
-          name: uid.split('-of-')[0]?.replace('-', '') ?? '',
-        });
+        const pod = { kind: 'Pod', namespace, name: nameOf(uid) };
+        // Of a Job: it stays, and has ended.
+        if (facts.label === 'job' && this.#kube.get(pod) !== undefined)
+          this.#kube.patch(pod, { status: { phase: 'Succeeded' } });
+        else this.#kube.delete(pod);
         this.#world.truth.pods.delete(uid);
         tenant.knownMs = this.#world.nowMs;
       });
@@ -208,4 +244,8 @@ export class Workload {
     this.#world.truth.note();
     this.#world.conditions.othersWrote();
   }
+}
+
+function nameOf(uid: string): string {
+  return uid.split('-of-')[0]?.replace('-', '') ?? '';
 }
