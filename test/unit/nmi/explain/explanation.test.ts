@@ -7,7 +7,6 @@ import { parseExplainQuery } from '../../../../src/nmi/explain/question.ts';
 import type { ServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
 import type { SourceFailure } from '../../../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../../../src/nmi/sources/upstream-identity.ts';
-import { createBinding, createIdentity } from '../../../support/cache-objects.ts';
 import { hourMs, minuteMs, pass } from '../../../support/token-fixture.ts';
 import { tokenMark, world, type World } from '../../../world.ts';
 
@@ -227,37 +226,8 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(findings, []);
   });
 
+  // Those of every agent and cluster are in test/situations.
   const results: readonly (readonly [string, string, (fixture: World) => void])[] = [
-    ['has no label', '400 no_binding_label', (fixture) => addPod(fixture)],
-    [
-      'has a label that no binding has',
-      '400 binding_missing',
-      ({ grants }) => grants.bindings.remove(createBinding({ name: 'a' })),
-    ],
-    [
-      'has had such a label for a moment only',
-      '503 binding_pending',
-      (fixture) =>
-        addPod(fixture, {
-          labels: { aadpodidbinding: 'other' },
-          createdAtWallMs: fixture.clock.wallMs(),
-        }),
-    ],
-    [
-      'is bound to an identity that does not exist',
-      '400 identity_missing',
-      ({ grants }) => grants.identities.remove(createIdentity({ name: 'a' })),
-    ],
-    [
-      'shares its address with another pod',
-      '503 pod_ambiguous',
-      (fixture) => addPod(fixture, { name: 'twin' }),
-    ],
-    [
-      'has ended',
-      'unreachable ended',
-      (fixture) => addPod(fixture, { labels, phase: 'Succeeded' }),
-    ],
     [
       'is asked about before the watches are in step',
       '503 agent_not_synced',
@@ -279,11 +249,6 @@ describe('the explanation of a pod', () => {
       ({ agent }) => (agent.whyUnavailable = 'nobody answers'),
     ],
     [
-      'is on the host network',
-      'unreachable host-network',
-      (fixture) => addPod(fixture, { labels, hostNetwork: true }),
-    ],
-    [
       'has no address yet',
       'unreachable no-address',
       (fixture) => addPod(fixture, { labels, ips: [], phase: 'Pending' }),
@@ -298,8 +263,6 @@ describe('the explanation of a pod', () => {
   for (const [what, expected, arrange] of results) {
     it(`reports the result for a pod that ${what}`, () => {
       const fixture = openBound();
-      // Older than the grace period.
-      fixture.clock.advance(hourMs);
       arrange(fixture);
       assert.deepEqual(outcomesOf(fixture), [expected]);
     });
@@ -334,14 +297,6 @@ describe('the explanation of a pod', () => {
       fixture.agent.whyUnavailable = 'nobody answers';
       assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
     }
-  });
-
-  it('reports that a strict agent does not choose', () => {
-    const fixture = openBound({ policy: { strict: true } });
-    assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
-    assert.deepEqual(fixture.askPod('pod=default/p').findings, []);
-    bind(fixture, 'b', clientIdB);
-    assert.deepEqual(outcomesOf(fixture), ['400 identity_ambiguous']);
   });
 
   it('contains the text and the wait of a refusal', () => {
