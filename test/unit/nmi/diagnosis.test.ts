@@ -195,7 +195,7 @@ describe('findings about a pod', () => {
     assert.deepEqual(throttling(), []);
   });
 
-  const letters = [...'tsrqponmlkjihgfedcba'];
+  const letters = Array.from('tsrqponmlkjihgfedcba');
   const pods = [{ ips: ['10.0.0.1'], labels }];
   const unrelated = [{ name: 'unrelated' }, { name: 'unrelated', namespace: 'other' }];
 
