@@ -21,7 +21,7 @@ import { createOwnAccount } from '../../src/nmi/kube/accounts/own-account.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
 import { openBindingNetwork } from '../../src/nmi/sources/entra/identity-binding.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
-import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
+import { keptLog, MapStore, quick } from '../unit/nmi/kube/kube-test-bed.ts';
 import type { BoundObject, Cluster } from './support/cluster.ts';
 import { renderKubeconfig } from './support/kubeconfig.ts';
 import { describeOnEveryVersion } from './support/on-clusters.ts';

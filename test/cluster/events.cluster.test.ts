@@ -13,7 +13,7 @@ import { createLogger } from '../../src/base/logger.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
-import { keptLog } from '../nmi/kube/kube-test-bed.ts';
+import { keptLog } from '../unit/nmi/kube/kube-test-bed.ts';
 import { freePort } from '../../lab/fabric/free-ports.ts';
 import { HandClock } from '../support/hand-clock.ts';
 import type { Cluster } from './support/cluster.ts';

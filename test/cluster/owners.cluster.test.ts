@@ -13,7 +13,7 @@ import { OwnerIndex } from '../../src/cache/index/owner-index.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { objectsOf, renderChart } from '../deploy/chart-render.ts';
-import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
+import { keptLog, MapStore, quick } from '../unit/nmi/kube/kube-test-bed.ts';
 import type { RequestOptions } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';

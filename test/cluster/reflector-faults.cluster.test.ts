@@ -10,13 +10,13 @@ import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { parsePod } from '../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../src/nmi/kube/watch/reflector.ts';
-import { keptLog, MapStore, quick, temporaryDir } from '../nmi/kube/kube-test-bed.ts';
+import { keptLog, MapStore, quick, temporaryDir } from '../unit/nmi/kube/kube-test-bed.ts';
 import {
   replayCut,
   streamBytes,
   type RawObject,
   type Recording,
-} from '../nmi/kube/recorded-stream.ts';
+} from '../unit/nmi/kube/recorded-stream.ts';
 import { OwnTime } from '../../lab/pods/own-time.ts';
 import type { Cluster } from './support/cluster.ts';
 import { openFaultProxy } from './support/fault-proxy.ts';

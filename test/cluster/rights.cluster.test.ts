@@ -24,7 +24,7 @@ import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { objectsOf, renderChart, type KubeObject } from '../deploy/chart-render.ts';
-import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
+import { keptLog, MapStore, quick } from '../unit/nmi/kube/kube-test-bed.ts';
 import { createOracle, listApiCalls, type ApiCall } from './support/api-calls.ts';
 import type { Api } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';

@@ -32,7 +32,7 @@ function scenario(file: string, name: string): Proof {
 
 const agent = (test: string) => elsewhere('test/nmi/agent.test.ts', test);
 const hostile = (test: string) => elsewhere('test/nmi/hostile.test.ts', test);
-const reflector = (test: string) => elsewhere('test/nmi/kube/watch/reflector.test.ts', test);
+const reflector = (test: string) => elsewhere('test/unit/nmi/kube/reflector.test.ts', test);
 const clients = (test: string) => elsewhere('test/clients/clients.kernel.test.ts', test);
 
 const clientsGetTokens = clients('gets its pod');

@@ -12,7 +12,7 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../../../src/nmi/kube/watch/reflector.ts';
-import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-test-bed.ts';
+import { keptLog, MapStore, quick, temporaryDir } from '../../unit/nmi/kube/kube-test-bed.ts';
 import { OwnTime } from '../../../lab/pods/own-time.ts';
 import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';

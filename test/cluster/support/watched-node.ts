@@ -8,7 +8,7 @@ import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector.ts';
 import { openWatches, type Watches } from '../../../src/nmi/kube/watch/watches.ts';
-import { keptLog, temporaryDir, type KeptLine } from '../../nmi/kube/kube-test-bed.ts';
+import { keptLog, temporaryDir, type KeptLine } from '../../unit/nmi/kube/kube-test-bed.ts';
 import type { ApiAccess } from './api.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
 import { renderKubeconfig } from './kubeconfig.ts';

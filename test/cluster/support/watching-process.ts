@@ -9,7 +9,7 @@ import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { openWatches } from '../../../src/nmi/kube/watch/watches.ts';
-import { keptLog } from '../../nmi/kube/kube-test-bed.ts';
+import { keptLog } from '../../unit/nmi/kube/kube-test-bed.ts';
 import { usedHeap } from '../../support/heap.ts';
 
 export interface Watched {

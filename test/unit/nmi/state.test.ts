@@ -25,7 +25,7 @@ import { openConfiguredClient } from '../../../src/nmi/state/configured-client.t
 import { openNodePods } from '../../../src/nmi/state/node-pods.ts';
 import { StalenessLimit } from '../../../src/nmi/state/staleness-limit.ts';
 import { Waiters } from '../../../src/nmi/state/waiters.ts';
-import { clientOf, eventually, keptLog, MapStore } from '../../nmi/kube/kube-test-bed.ts';
+import { clientOf, eventually, keptLog, MapStore } from './kube/kube-test-bed.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { hourMs, pass } from '../../support/token-fixture.ts';

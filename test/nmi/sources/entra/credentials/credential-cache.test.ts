@@ -15,7 +15,7 @@ import type {
 import { loaderOf } from '../../../../../src/nmi/sources/entra/credentials/secret-credential.ts';
 import { makeClientSecret } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf } from '../../../kube/kube-test-bed.ts';
+import { clientOf } from '../../../../unit/nmi/kube/kube-test-bed.ts';
 
 const never = new AbortController().signal;
 const name = { namespace: 'default', name: 'sp' };

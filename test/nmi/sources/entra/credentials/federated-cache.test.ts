@@ -6,7 +6,7 @@ import { asRecord, parseRecord } from '../../../../../src/base/json-value.ts';
 import { openCredentialCache } from '../../../../../src/nmi/sources/entra/credentials/credential-cache.ts';
 import { openPodAssertions } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf, rawPod } from '../../../kube/kube-test-bed.ts';
+import { clientOf, rawPod } from '../../../../unit/nmi/kube/kube-test-bed.ts';
 import {
   assertionOf,
   audience,

@@ -6,7 +6,7 @@ import { createOwnAccount } from '../../../../../src/nmi/kube/accounts/own-accou
 import { openCredentialCache } from '../../../../../src/nmi/sources/entra/credentials/credential-cache.ts';
 import { openNodeAssertions } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf } from '../../../kube/kube-test-bed.ts';
+import { clientOf } from '../../../../unit/nmi/kube/kube-test-bed.ts';
 import {
   agentPod,
   assertionOf,

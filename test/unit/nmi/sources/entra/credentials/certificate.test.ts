@@ -24,7 +24,7 @@ import {
 } from '../../../../../../src/nmi/sources/entra/credentials/kinds.ts';
 import { readPfx } from '../../../../../../src/nmi/sources/entra/credentials/pfx.ts';
 import { HandClock } from '../../../../../support/hand-clock.ts';
-import { clientOf } from '../../../../../nmi/kube/kube-test-bed.ts';
+import { clientOf } from '../../../kube/kube-test-bed.ts';
 import {
   makeCertificate,
   makeKey,
