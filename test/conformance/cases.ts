@@ -30,8 +30,7 @@ function scenario(file: string, name: string): Proof {
   return elsewhere(`lab/scenarios/${file}.ts`, name);
 }
 
-const agent = (test: string) => elsewhere('test/nmi/agent.test.ts', test);
-const hostile = (test: string) => elsewhere('test/nmi/hostile.test.ts', test);
+const listener = (test: string) => elsewhere('test/unit/nmi/server/listener.test.ts', test);
 const reflector = (test: string) => elsewhere('test/unit/nmi/kube/reflector.test.ts', test);
 const clients = (test: string) => elsewhere('test/clients/clients.kernel.test.ts', test);
 
@@ -145,11 +144,7 @@ export const cases: readonly ConformanceCase[] = [
   // Concurrency, limits, upstream
   of(66, 'two hundred requests for one token are one upstream request', testBed),
   of(67, 'fifty tokens at once are never more than 5 concurrent or 20 a second upstream', testBed),
-  of(
-    68,
-    'a pod that floods gets 429, and other pods are not affected',
-    ...[testBed, hostile('gets 429 when it requests many tokens at once')],
-  ),
+  of(68, 'a pod that floods gets 429, and other pods are not affected', testBed),
   of(69, 'a client that disconnects cancels no fetch and leaves nothing behind', testBed),
   of(70, 'the scope is the resource and /.default, verbatim', entra),
   of(71, 'a federated assertion is requested correctly and reused only within its life', entra),
@@ -170,12 +165,13 @@ export const cases: readonly ConformanceCase[] = [
   of(
     76,
     'logs and metrics have no token and no whole client id',
-    ...[agent('never lets a token into its log'), scenario('tokens/upstream', 'no-token-in-logs')],
+    scenario('tokens/upstream', 'no-token-in-logs'),
   ),
   of(
     77,
     'slow and half-open connections end, and their number is bounded',
-    ...[testBed, hostile('cannot take all connections'), hostile('cannot pile up pipelined')],
+    ...[testBed, listener('closes the oldest unused connection')],
+    listener('end the connection when too many are pipelined'),
   ),
   // Revoked tokens
   of(78, 'token_sha256_to_refresh replaces the token with that hash, once for all', testBed, entra),

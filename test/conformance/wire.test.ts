@@ -593,15 +593,21 @@ describe('beyond the cases', () => {
     else assertRefused(reply, { status: 400 });
   });
 
-  it('requests that arrive together are answered in their order', async () => {
-    using connection = await RawConnection.open(target.place);
-    const requests = [tokenTarget(target), '/nothing', tokenPath, tokenTarget(target)];
-    connection.send(Buffer.concat(requests.map((each) => renderRequest(each))));
-    assertToken(await connection.readReply(), target.resource);
-    assertRefused(await connection.readReply(), { status: 404 });
-    assertRefused(await connection.readReply(), { status: 400 });
-    assertToken(await connection.readReply(), target.resource);
-  });
+  for (const [client, ends] of [
+    ['', false],
+    [', also to a client that has ended its half of the connection', true],
+  ] as const) {
+    it(`requests that arrive together are answered in their order${client}`, async () => {
+      using connection = await RawConnection.open(target.place);
+      const requests = [tokenTarget(target), '/nothing', tokenPath, tokenTarget(target)];
+      connection.send(Buffer.concat(requests.map((each) => renderRequest(each))));
+      if (ends) connection.endSending();
+      assertToken(await connection.readReply(), target.resource);
+      assertRefused(await connection.readReply(), { status: 404 });
+      assertRefused(await connection.readReply(), { status: 400 });
+      assertToken(await connection.readReply(), target.resource);
+    });
+  }
 
   it('a request in single bytes is served', async () => {
     using connection = await RawConnection.open(target.place);

@@ -41,7 +41,7 @@ const pod = { namespace: 'default', name: 'p', ip: '127.0.0.11', node };
 const custom = '/apis/aadpodidentity.k8s.io/v1/namespaces/default';
 /** Half of it is left when the first refresh fails: several times as long as the plugin takes on a busy machine. */
 const lifeMs = 30_000;
-/** Each takes some 35 s; `test/nmi/refused-identities.test.ts` has all of them in every run. */
+/** Each takes some 35 s; `test/unit/nmi/refused-identities.test.ts` has all of them in every run. */
 const usual = new Set(['secret-expired', 'binding-elsewhere', 'not-assigned']);
 const isLong = isWithin('long', sizeOfThisRun());
 const rows = refusedIdentities.filter(({ name }) => isLong || usual.has(name));

@@ -70,6 +70,11 @@ export class RawConnection implements Disposable {
     this.#socket.write(bytes);
   }
 
+  /** The peer may still answer. */
+  endSending(): void {
+    this.#socket.end();
+  }
+
   /** The next answer, whole. @throws when the bytes are no answer, or it does not come in time. */
   async readReply(method = 'GET', withinMs = 15_000): Promise<RawReply> {
     const startedAtMs = performance.now();

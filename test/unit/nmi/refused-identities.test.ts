@@ -10,23 +10,23 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { json } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
-import type { PodExplanation } from '../../src/nmi/explain/explanation.ts';
-import type { RawObject } from '../../src/kubectl/base/object.ts';
-import { asRecord, parseRecord, stringAt } from '../../src/base/json-value.ts';
-import { eventReasonOf } from '../../src/nmi/kube/events/event.ts';
-import { eventually } from '../../lab/test-bed/eventually.ts';
-import { fakeResources } from '../../lab/fakes/kube/resources.ts';
-import { inMovedTime, MovedTime } from '../conformance/own-agent.ts';
-import { ask, tokenTarget } from '../support/ask.ts';
-import { bindPod, openEntraAgent, type EntraAgent } from '../support/entra-agent.ts';
+import type { PodExplanation } from '../../../src/nmi/explain/explanation.ts';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import { asRecord, parseRecord, stringAt } from '../../../src/base/json-value.ts';
+import { eventReasonOf } from '../../../src/nmi/kube/events/event.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
+import { fakeResources } from '../../../lab/fakes/kube/resources.ts';
+import { inMovedTime, MovedTime } from '../../conformance/own-agent.ts';
+import { ask, tokenTarget } from '../../support/ask.ts';
+import { bindPod, openEntraAgent, type EntraAgent } from '../../support/entra-agent.ts';
 import {
   createAgentPod,
   kinds,
   ok,
   play,
   type Recorded,
-} from '../kubectl/support/recorded-kubectl.ts';
-import { refusedIdentities, type RefusedIdentity } from '../support/refused-identities.ts';
+} from '../../kubectl/support/recorded-kubectl.ts';
+import { refusedIdentities, type RefusedIdentity } from '../../support/refused-identities.ts';
 
 const minuteMs = 60_000;
 const lifeMs = 60 * minuteMs;
