@@ -37,21 +37,14 @@ function exchange(port: number, data: Buffer, reset: boolean): Promise<string> {
       if (!reset) socket.end(data);
       else socket.write(data, () => socket.resetAndDestroy());
     });
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-    });
-    socket.on('close', () => {
-      resolve(text);
-    });
+    socket.on('data', (chunk: string) => (text += chunk));
+    socket.on('close', () => resolve(text));
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ECONNREFUSED') reject(error);
     });
     socket.setTimeout(10_000, () => {
-      reject(
-        new Error(
-          `the agent neither answered nor closed: ${JSON.stringify(data.toString('latin1'))}`,
-        ),
-      );
+      const sent = JSON.stringify(data.toString('latin1'));
+      reject(new Error(`the agent neither answered nor closed: ${sent}`));
       socket.destroy();
     });
   });
