@@ -8,7 +8,7 @@ import { openCgroupTree, whyNoBpfTests } from '../../redirect/cgroup-fixture.ts'
 import { compileRefusedPrograms } from '../../redirect/refused-programs.ts';
 import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../../redirect/namespaces.ts';
 
-const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
+const main = join(import.meta.dirname, '..', '..', '..', 'src', 'main.ts');
 const skip = await whyNoKernelTests('iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter');
 
 interface Report {
