@@ -14,13 +14,17 @@ import { createToken, hourMs, minuteMs } from '../../../support/token-fixture.ts
 
 describe('the times of the next refresh', () => {
   it('are half of the life, plus or minus a tenth, or earlier if the source requests it', () => {
-    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0, 0), 10.8 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0, 0.5), 12 * hourMs);
-    assert.ok(Math.abs(refreshDelayMs(24 * hourMs, Infinity, 0, 1) - 13.2 * hourMs) < 1);
-    assert.equal(refreshDelayMs(24 * hourMs, 2 * hourMs, 0, 0.5), 2 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, 20 * hourMs, 0, 0.5), 12 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, -hourMs, 0, 0.5), 10_000);
-    assert.equal(refreshDelayMs(1_000, Infinity, 0, 0.5), 10_000);
+    for (const [lifeMs, requestedMs, random, delayMs] of [
+      [24 * hourMs, Infinity, 0, 10.8 * hourMs],
+      [24 * hourMs, Infinity, 0.5, 12 * hourMs],
+      [24 * hourMs, Infinity, 1, 13.2 * hourMs],
+      [24 * hourMs, 2 * hourMs, 0.5, 2 * hourMs],
+      [24 * hourMs, 20 * hourMs, 0.5, 12 * hourMs],
+      [24 * hourMs, -hourMs, 0.5, 10_000],
+      [1_000, Infinity, 0.5, 10_000],
+    ] as const) {
+      assert.ok(Math.abs(refreshDelayMs(lifeMs, requestedMs, 0, random) - delayMs) < 1);
+    }
   });
 
   it('come three times within a second, when tokens arrive with too little life', () => {
@@ -181,7 +185,7 @@ describe('an entry of the cache', () => {
     assert.equal(entry.keptForMs(clock.wallMs(), clock.monotonicMs()), hourMs);
   });
 
-  it('may rest twice, and is due with its owner', () => {
+  it('may rest twice, is due with its owner, and counts its first failure also from a rest', () => {
     const due: unknown[] = [];
     const { arrival } = open();
     const entry = new CacheEntry<Keyed>({ key: 'k' }, arrival(), (each) => due.push(each));
@@ -190,11 +194,6 @@ describe('an entry of the cache', () => {
     assert.equal(entry.state, 'idle');
     entry.fire();
     assert.deepEqual(due, [entry]);
-  });
-
-  it('counts failures in a row from the first, also when it was not refreshing before', () => {
-    const { entry } = open();
-    entry.rest();
     assert.equal(entry.failRefresh(), 1);
   });
 });
@@ -274,13 +273,8 @@ describe('a remembered failure', () => {
     const breakers = new NegativeCache<Keyed, Cooldown>(clock, 10, () => '');
     assert.equal(holdsOf(breakers, clock, 250), 250);
     breakers.fail(request, { cooldownMs: 0 });
+    assert.equal(breakers.size, 0, 'it is not remembered');
     assert.equal(holdsOf(breakers, clock, 250), 250);
-  });
-
-  it('that has no cooldown is not remembered', () => {
-    const breakers = new NegativeCache<Keyed, Cooldown>(new HandClock(), 10, () => '');
-    breakers.fail(request, { cooldownMs: 0 });
-    assert.equal(breakers.size, 0);
   });
 });
 
