@@ -3,13 +3,12 @@
  * and the checks behind it would not return.
  */
 import assert from 'node:assert/strict';
-import { EventEmitter, once } from 'node:events';
+import { EventEmitter } from 'node:events';
 import { readFileSync, readdirSync } from 'node:fs';
 import { type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import fc from 'fast-check';
 import { RenderedToken } from '../../../../src/cache/token/token.ts';
 import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
 import { createServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
