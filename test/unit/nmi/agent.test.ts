@@ -2,12 +2,26 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
-import { createAzureIdentity, createAzureIdentityBinding, createIdentityUse, createPodManifest, createServiceAccount } from '../../../lab/fakes/kube/manifests.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createIdentityUse,
+  createPodManifest,
+  createServiceAccount,
+} from '../../../lab/fakes/kube/manifests.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { asRecord, stringAt } from '../../../src/base/json-value.ts';
 import { systemClock } from '../../../src/base/time/clock.ts';
 import { ask, tokenTarget } from '../../support/ask.ts';
-import { bindApplication, bindPod, credentialKinds, openEntraAgent, podAccount, type EntraAgent, type EntraTestBed } from '../../support/entra-agent.ts';
+import {
+  bindApplication,
+  bindPod,
+  credentialKinds,
+  openEntraAgent,
+  podAccount,
+  type EntraAgent,
+  type EntraTestBed,
+} from '../../support/entra-agent.ts';
 import { bindPodToA, identityA, idsOf, openLoopbackAgent } from '../../support/loopback-agent.ts';
 import { untilMetric } from '../../support/until-metric.ts';
 

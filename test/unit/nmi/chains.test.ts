@@ -1,15 +1,30 @@
 /** The whole agent with chains of credentials: what pods get, what is cached, and what is said. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createEntraApplication, type EntraApplication } from '../../../lab/fakes/entra/applications.ts';
+import {
+  createEntraApplication,
+  type EntraApplication,
+} from '../../../lab/fakes/entra/applications.ts';
 import { exchangeAudience } from '../../../lab/fakes/exchange-tokens.ts';
 import { labTenantId } from '../../../lab/fakes/identity.ts';
-import { createAzureIdentity, createAzureIdentityBinding, type AzureIdentityOptions } from '../../../lab/fakes/kube/manifests.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  type AzureIdentityOptions,
+} from '../../../lab/fakes/kube/manifests.ts';
 import { OwnTime } from '../../../lab/pods/own-time.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { inMovedTime, MovedTime } from '../../conformance/own-agent.ts';
 import { ask as askClient, tokenTarget } from '../../support/ask.ts';
-import { bindPod, federatedTo, openEntraAgent, podAccount, trusting, type EntraAgent, type EntraTestBed } from '../../support/entra-agent.ts';
+import {
+  bindPod,
+  federatedTo,
+  openEntraAgent,
+  podAccount,
+  trusting,
+  type EntraAgent,
+  type EntraTestBed,
+} from '../../support/entra-agent.ts';
 import { identityA, identityB } from '../../support/loopback-agent.ts';
 
 const otherTenant = '7e570000-1ab0-4000-8000-0000000000aa';
