@@ -1,6 +1,6 @@
 /**
- * Files of other projects from the Go module proxy: manifests and definitions to which tests
- * compare ours. The repository contains only a version and a checksum of theirs.
+ * Modules of other projects from the Go module proxy: programs that tests build, and manifests and
+ * definitions to which tests compare ours. The repository has only their versions and checksums.
  */
 import { spawnSync } from 'node:child_process';
 import type { Provided } from './go-programs.ts';
@@ -12,7 +12,7 @@ export interface GoModule {
   readonly sum: string;
 }
 
-/** The replaced project: its charts and its manifests. */
+/** The replaced project: its charts, its manifests and its NMI. */
 export const aadPodIdentity: GoModule = {
   path: 'github.com/Azure/aad-pod-identity',
   version: 'v1.8.17',
@@ -33,27 +33,50 @@ export const constraintFramework: GoModule = {
   sum: 'h1:2YhLEut4c/JkPCvgtH3pp0nuS5xNJoQ0kSmTUiyUZl8=',
 };
 
+/** As `go mod download` reports it. */
+export interface Downloaded {
+  readonly Path: string;
+  readonly Version: string;
+  readonly Dir: string;
+  readonly Sum: string;
+  readonly GoModSum: string;
+  readonly Error?: string;
+}
+
 const timeoutMs = 300_000;
+
+export interface Downloads {
+  readonly modules: readonly Downloaded[];
+  /** Why there are none. */
+  readonly missing?: string;
+}
+
+/** Folders in Go's own cache; the caller compares their checksums. */
+export function download(names: readonly string[]): Downloads {
+  const { error, status, stdout } = spawnSync('go', ['mod', 'download', '-json', ...names], {
+    // In a folder without a module.
+    cwd: '/',
+    encoding: 'utf8',
+    timeout: timeoutMs,
+    // The checksum here is stronger than that of the public database.
+    env: { ...process.env, GOFLAGS: '', GOSUMDB: 'off' },
+  });
+  if (error !== undefined) return { modules: [], missing: `go cannot be run: ${error.message}` };
+  const modules = (stdout === '' ? '{}' : stdout)
+    .split(/(?<=^\}\n)(?=.)/m)
+    .map((text) => JSON.parse(text) as Downloaded);
+  if (status === 0) return { modules };
+  const why = modules.map((each) => each.Error ?? '').join(' ');
+  return { modules: [], missing: `go cannot load it: ${why}` };
+}
 
 /** Its folder in Go's own cache. Throws if it is another module than the requested one. */
 export function provideModule({ path, version, sum }: GoModule): Provided<string> {
-  const { error, status, stdout } = spawnSync(
-    'go',
-    ['mod', 'download', '-json', `${path}@${version}`],
-    {
-      encoding: 'utf8',
-      timeout: timeoutMs,
-      // The checksum here is stronger than that of the public database.
-      env: { ...process.env, GOFLAGS: '', GOSUMDB: 'off' },
-    },
-  );
-  if (error !== undefined) return missing(path, `go cannot be run: ${error.message}`);
-  const said = JSON.parse(stdout === '' ? '{}' : stdout) as Readonly<Record<string, string>>;
-  if (status !== 0) return missing(path, `go cannot load it: ${said['Error'] ?? ''}`);
-  if (said['Sum'] !== sum) throw new Error(`${path}@${version} is ${said['Sum'] ?? 'nothing'}`);
-  return { name: path, programs: said['Dir'] ?? '', missing: undefined };
-}
-
-function missing(name: string, why: string): Provided<string> {
-  return { name, programs: undefined, missing: `${name}: ${why}` };
+  const { modules, missing } = download([`${path}@${version}`]);
+  if (missing !== undefined) {
+    return { name: path, programs: undefined, missing: `${path}: ${missing}` };
+  }
+  const [module] = modules;
+  if (module?.Sum !== sum) throw new Error(`${path}@${version} is ${module?.Sum ?? 'nothing'}`);
+  return { name: path, programs: module.Dir, missing: undefined };
 }

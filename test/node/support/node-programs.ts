@@ -1,10 +1,11 @@
 /** The programs of a Kubernetes node, of the newest supported version. */
-import { kubernetesStamps, provideCluster, provideHelm } from '../../cluster/support/binaries.ts';
 import {
-  providePrograms,
-  type GoRecipe,
-  type Provided,
-} from '../../cluster/support/go-programs.ts';
+  kubernetesRecipe,
+  newest,
+  provideCluster,
+  provideHelm,
+} from '../../cluster/support/binaries.ts';
+import { providePrograms, type Provided } from '../../cluster/support/go-programs.ts';
 import { dirname } from 'node:path';
 
 export interface NodePrograms {
@@ -16,18 +17,12 @@ export interface NodePrograms {
   readonly helm: string;
 }
 
-const version = '1.37';
-const cache = 'node';
-
-const recipe: GoRecipe = {
-  module: `kubernetes-${version}`,
-  programs: {
-    kubelet: 'k8s.io/kubernetes/cmd/kubelet',
-    'kube-controller-manager': 'k8s.io/kubernetes/cmd/kube-controller-manager',
-    'kube-scheduler': 'k8s.io/kubernetes/cmd/kube-scheduler',
-    'kube-proxy': 'k8s.io/kubernetes/cmd/kube-proxy',
-  },
-  stamps: kubernetesStamps(version),
+const programs = ['kubelet', 'kube-controller-manager', 'kube-scheduler', 'kube-proxy'];
+const recipe = {
+  ...kubernetesRecipe(
+    newest,
+    Object.fromEntries(programs.map((name) => [name, `k8s.io/kubernetes/cmd/${name}`])),
+  ),
   patches: [
     {
       // Where the controllers are on cgroup v1, the cgroup2 tree has none of their files.
@@ -56,10 +51,14 @@ export function provideNodePrograms(): Provided<NodePrograms> {
   const name = 'a Kubernetes node';
   const cluster = provideCluster();
   const helm = provideHelm();
-  const own = providePrograms(name, recipe, cache, (folder) => folder);
+  const own = providePrograms(name, recipe, 'node', (folder) => folder);
   const missing = own.missing ?? helm.missing ?? cluster.missing;
-  if (missing !== undefined || cluster.programs?.version !== version) {
-    return { name, programs: undefined, missing: missing ?? `there is no Kubernetes ${version}` };
+  if (missing !== undefined || cluster.programs?.version !== newest.minor) {
+    return {
+      name,
+      programs: undefined,
+      missing: missing ?? `there is no Kubernetes ${newest.minor}`,
+    };
   }
   const { kubectl } = cluster.programs;
   return {

@@ -1,6 +1,7 @@
 /** The NMI of aad-pod-identity as an image under its own name: the real program, built from its module. */
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { aadPodIdentity } from '../../cluster/support/go-module.ts';
 import { providePrograms, type Provided } from '../../cluster/support/go-programs.ts';
 import { buildOnBase, exportImage } from './images.ts';
 import { provideCached } from './cached.ts';
@@ -15,9 +16,9 @@ const instructions = [
 /** Path of the archive. */
 export function provideOldNmi(): Provided<string> {
   const recipe = {
-    module: 'aad-pod-identity',
+    name: 'aad-pod-identity',
+    module: aadPodIdentity,
     programs: { nmi: 'github.com/Azure/aad-pod-identity/cmd/nmi' },
-    stamps: () => [],
   };
   const name = 'the NMI of aad-pod-identity';
   const built = providePrograms(name, recipe, 'node', (folder) => join(folder, 'nmi'));
