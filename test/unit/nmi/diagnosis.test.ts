@@ -1,15 +1,13 @@
 /** Codes, findings and what finds them, apart from the situations that `test/situations` has. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { refusals, type RefusalReason } from '../../../src/nmi/base/answers.ts';
-import { allCodes, isCode, rowOf, type Code } from '../../../src/nmi/diagnosis/codes.ts';
+import { allCodes, isCode, rowOf } from '../../../src/nmi/diagnosis/codes.ts';
 import {
   createFinding,
   reaches,
   renderFindings,
   sortFindings,
-  type Finding,
 } from '../../../src/nmi/diagnosis/finding.ts';
 import {
   findingsOfBinding,
@@ -17,18 +15,6 @@ import {
   secretOfIdentity,
 } from '../../../src/nmi/diagnosis/objects.ts';
 import { parseBinding, parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
-import {
-  agentSet,
-  boundTestBed,
-  createAgentPod,
-  createAgentSet,
-  createIdentity,
-  createPod,
-  kinds,
-  ok,
-  play,
-  type Recorded,
-} from '../../kubectl/support/recorded-kubectl.ts';
 import { world } from '../../world.ts';
 
 describe('the table of codes', () => {
@@ -228,70 +214,4 @@ describe('findings about a pod', () => {
       ],
     );
   });
-});
-
-const crds = 'customresourcedefinitions.apiextensions.k8s.io';
-const node = { metadata: { name: 'node-1' }, status: { nodeInfo: { kernelVersion: '6.8.0' } } };
-const other = createAgentSet('other');
-const bound = createPod('web', { labels: { aadpodidbinding: 'orders' } });
-
-type Objects = Readonly<Record<string, readonly RawObject[]>>;
-
-const secretIdentity = { [kinds.identities]: [createIdentity('orders', { type: 1 })] };
-const oldNmi = { image: 'example/aad-pod-identity/nmi:v1.8.17' };
-const agent = createAgentPod('node-1');
-const twoAgents = {
-  pods: [agent, createAgentPod('node-1', { name: 'other-1', set: other })],
-  [kinds.daemonSets]: [agentSet, other],
-};
-
-/** With the resources that `can-i` denies. */
-const rows: readonly (readonly [what: string, Code, Objects, denied?: string])[] = [
-  ['a node without an agent', 'agent_missing', { pods: [bound] }],
-  [
-    'an agent that is not ready',
-    'agent_not_ready',
-    { pods: [bound, createAgentPod('node-1', { isReady: false })] },
-  ],
-  ['two agents on a node', 'agents_on_node', twoAgents],
-  ['the replaced NMI', 'old_nmi', { pods: [createAgentPod('node-1', oldNmi)] }],
-  ['no node', 'nodes_missing', { nodes: [], pods: [agent] }],
-  ['an agent without the right to the Secret', 'agent_rights', secretIdentity, 'secrets'],
-  ['agents that may read the Secrets of all namespaces', 'agent_rights_wide', secretIdentity],
-  ['a cluster without the definitions', 'crd_missing', { [crds]: [] }],
-  ['a user without rights', 'own_rights', {}, 'pods'],
-];
-const explained: readonly Code[] = ['agent_missing', 'agent_not_ready'];
-
-async function tell(
-  words: readonly string[],
-  objects: Objects,
-  denied?: string,
-): Promise<readonly Finding[]> {
-  const recorded: Recorded = {
-    ...boundTestBed({ nodes: [node], ...objects }),
-    other: (_program, args) => {
-      if (args[0] === 'version') return ok('{"serverVersion":{"gitVersion":"v1.37.2"}}');
-      if (args[0] !== 'auth') return ok('');
-      const isDenied = denied !== undefined && args[3] === denied;
-      return { code: isDenied ? 1 : 0, stdout: isDenied ? 'no' : 'yes', stderr: '' };
-    },
-  };
-  const { stdout } = await play([...words, '-o', 'json'], recorded);
-  return (JSON.parse(stdout) as { readonly findings: readonly Finding[] }).findings;
-}
-
-describe('doctor names the code of the table, and the same fix as explain', () => {
-  for (const [what, code, objects, denied] of rows) {
-    it(what, async () => {
-      const withCode = (each: Finding) => each.code === code;
-      const found = (await tell(['doctor'], objects, denied)).find(withCode);
-      assert.ok(found !== undefined);
-      assert.equal(found.page, rowOf(code).link);
-      assert.equal((await play(['reasons', code])).code, 0);
-      if (!explained.includes(code)) return;
-      const same = (await tell(['explain', 'pod', 'web'], objects)).find(withCode);
-      assert.deepEqual({ ...same, text: '' }, { ...found, text: '' });
-    });
-  }
 });

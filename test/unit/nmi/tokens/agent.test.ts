@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ask, tokenTarget } from '../../support/ask.ts';
-import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { systemClock } from '../../../src/base/time/clock.ts';
+import { ask, tokenTarget } from '../../../support/ask.ts';
+import { eventually } from '../../../../lab/test-bed/eventually.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import {
   bindApplication,
   bindPod,
   openEntraAgent,
   type EntraTestBed,
-} from '../../support/entra-agent.ts';
-import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
-import type { PodClient } from '../../../lab/pods/pod-client.ts';
+} from '../../../support/entra-agent.ts';
+import { bindPodToA, openLoopbackAgent } from '../../../support/loopback-agent.ts';
+import type { PodClient } from '../../../../lab/pods/pod-client.ts';
 
 /** Less than a second, since the first requests are under way for longer than later ones. */
 const shortMs = 600;

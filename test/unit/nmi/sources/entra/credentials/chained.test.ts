@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Identity } from '../../../../../src/cache/index/objects.ts';
-import { authoritiesOf } from '../../../../../src/nmi/grants/authorities.ts';
-import { identityKey } from '../../../../../src/nmi/grants/cache-key.ts';
-import { entryFor } from '../../../../../src/nmi/grants/identity-owners.ts';
-import { UpstreamResolver } from '../../../../../src/nmi/grants/resolve-upstream.ts';
-import { parseIdentity } from '../../../../../src/nmi/kube/watch/parse.ts';
-import { legsOf, type UpstreamIdentity } from '../../../../../src/nmi/sources/upstream-identity.ts';
-import { createPod } from '../../../../support/cache-objects.ts';
+import type { Identity } from '../../../../../../src/cache/index/objects.ts';
+import { authoritiesOf } from '../../../../../../src/nmi/grants/authorities.ts';
+import { identityKey } from '../../../../../../src/nmi/grants/cache-key.ts';
+import { entryFor } from '../../../../../../src/nmi/grants/identity-owners.ts';
+import { UpstreamResolver } from '../../../../../../src/nmi/grants/resolve-upstream.ts';
+import { parseIdentity } from '../../../../../../src/nmi/kube/watch/parse.ts';
+import {
+  legsOf,
+  type UpstreamIdentity,
+} from '../../../../../../src/nmi/sources/upstream-identity.ts';
+import { createPod } from '../../../../../support/cache-objects.ts';
 
 const [managed, application, agent] = [1, 2, 3].map(
   (n) => `${n}0000000-1111-4111-8111-00000000000a`,

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { posix } from 'node:path';
 import { describe, it } from 'node:test';
-import type { ObjectName } from '../../../../../src/cache/index/object-name.ts';
-import type { KubeClient } from '../../../../../src/nmi/kube/api/client.ts';
-import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
+import type { ObjectName } from '../../../../../../src/cache/index/object-name.ts';
+import type { KubeClient } from '../../../../../../src/nmi/kube/api/client.ts';
+import { KubeError } from '../../../../../../src/nmi/kube/api/kube-error.ts';
 import {
   credentialKey,
   credentialKinds,
@@ -13,10 +13,10 @@ import {
   openSecretCheck,
   secretOf,
   type EntraCredential,
-} from '../../../../../src/nmi/sources/entra/credentials/kinds.ts';
-import { readSyntax } from '../../../../conventions/syntax.ts';
-import { repositoryFiles, typescriptIn, type SourceFile } from '../../../../conventions/tree.ts';
-import { HandClock } from '../../../../support/hand-clock.ts';
+} from '../../../../../../src/nmi/sources/entra/credentials/kinds.ts';
+import { readSyntax } from '../../../../../conventions/syntax.ts';
+import { repositoryFiles, typescriptIn, type SourceFile } from '../../../../../conventions/tree.ts';
+import { HandClock } from '../../../../../support/hand-clock.ts';
 
 const folder = 'src/nmi/sources/entra/credentials';
 const secret = { namespace: 'team', name: 'opaque' };

@@ -1,21 +1,21 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
-import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
-import type { SourceFailure } from '../../../src/nmi/sources/source.ts';
-import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
-import type { CachedToken } from '../../../src/nmi/tokens/broker.ts';
-import { tokenKey } from '../../../src/nmi/grants/cache-key.ts';
+import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
+import type { SourceFailure } from '../../../../src/nmi/sources/source.ts';
+import type { UpstreamIdentity } from '../../../../src/nmi/sources/upstream-identity.ts';
+import type { CachedToken } from '../../../../src/nmi/tokens/broker.ts';
+import { tokenKey } from '../../../../src/nmi/grants/cache-key.ts';
 import {
   createBinding,
   createException,
   createIdentity,
   createIdentityGrant,
   createPod,
-} from '../../support/cache-objects.ts';
-import { hourMs, pass } from '../../support/token-fixture.ts';
-import { world } from '../../world.ts';
-import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
+} from '../../../support/cache-objects.ts';
+import { hourMs, pass } from '../../../support/token-fixture.ts';
+import { world } from '../../../world.ts';
+import type { OwnersMode } from '../../../../src/nmi/grants/identity-owners.ts';
 
 const clientIdA = '11111111-1111-4111-8111-111111111111';
 const clientIdB = '22222222-2222-4222-8222-222222222222';
@@ -42,6 +42,13 @@ function open(given: { readonly maxEntries?: number; readonly owners?: OwnersMod
   });
 }
 
+type Fixture = ReturnType<typeof open>;
+
+const ask = ({ broker }: Fixture, identity: UpstreamIdentity, of = resource) =>
+  broker.get(identity, of, party);
+
+const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
+
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
   const authority = 'https://login.microsoftonline.com';
   return { kind: 'entra', authority, tenantId: 'contoso.example', clientId, credential };
@@ -56,11 +63,11 @@ function agentOf(clientId: string): EntraIdentity {
   return entraIdentity(clientId, { kind: 'chained', assertedBy, audience });
 }
 
-function cachedTokens({ broker }: ReturnType<typeof open>): number | undefined {
+function cachedTokens({ broker }: Fixture): number | undefined {
   return broker.samples().find(({ metric }) => metric === 'nmi_token_cache_entries')?.value;
 }
 
-function isCached({ broker }: ReturnType<typeof open>, identity: UpstreamIdentity): boolean {
+function isCached({ broker }: Fixture, identity: UpstreamIdentity): boolean {
   return broker.peek(tokenKey(identity, resource)) !== undefined;
 }
 
@@ -76,17 +83,14 @@ function hashOf(token: string): string {
 describe('the broker', () => {
   it('has one id for a fetch, its request to the source, and the resulting token or failure', async () => {
     const fixture = open();
-    const [first, second] = await Promise.all([
-      fixture.broker.get(a, resource, party),
-      fixture.broker.get(a, resource, party),
-    ]);
+    const [first, second] = await Promise.all([ask(fixture, a), ask(fixture, a)]);
     const idOf = (cached: CachedToken) => (cached.ok ? cached.rendered.token.fetchId : undefined);
     assert.deepEqual([idOf(first), idOf(second)], ['fetch 1', 'fetch 1']);
     assert.equal(fixture.broker.peek(tokenKey(a, resource))?.token.fetchId, 'fetch 1');
     fixture.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
-    const failed = await fixture.broker.get(b, resource, party);
+    const failed = await ask(fixture, b);
     assert.equal(failureOf(failed).fetchId, 'fetch 2');
-    assert.equal(failureOf(await fixture.broker.get(b, resource, party)).fetchId, 'fetch 2');
+    assert.equal(failureOf(await ask(fixture, b)).fetchId, 'fetch 2');
     assert.deepEqual(
       fixture.calls.map(({ correlationId }) => correlationId),
       ['fetch 1', 'fetch 2'],
@@ -103,7 +107,7 @@ describe('the broker', () => {
       kind: 'secret',
       secret: { namespace: 'default', name: 's' },
     });
-    await fixture.broker.get(identity, resource, party);
+    await ask(fixture, identity);
     await fixture.broker.get(identity, `${resource}/other`, party);
     const ids = fixture.calls.map(({ correlationId }) => correlationId);
     assert.equal(new Set(ids).size, 2);
@@ -112,64 +116,30 @@ describe('the broker', () => {
 
   it('identifies an identity by its id in any case, and a resource by its exact spelling', async () => {
     const fixture = open();
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, a);
     assert.ok(isCached(fixture, { kind: 'client_id', value: clientIdA.toUpperCase() }));
     assert.equal(fixture.broker.peek(tokenKey(a, `${resource}/`)), undefined);
     assert.equal(isCached(fixture, b), false);
     assert.equal(fixture.broker.objectIdOf(a), 'object-id');
   });
 
-  const revocations: readonly (readonly [string, (fixture: ReturnType<typeof open>) => void])[] = [
-    [
-      'pod',
-      ({ pods }) => {
-        pods.remove(createPod({ name: 'pod-a' }));
-      },
-    ],
-    [
-      'label of the pod',
-      ({ pods }) => {
-        pods.upsert(createPod({ name: 'pod-a' }));
-      },
-    ],
-    [
-      'running pod',
-      ({ pods }) => {
-        const labels = { aadpodidbinding: 'a' };
-        pods.upsert(createPod({ name: 'pod-a', labels, phase: 'Succeeded' }));
-      },
-    ],
-    [
-      'binding',
-      ({ grants }) => {
-        grants.bindings.remove(createBinding({ name: 'a' }));
-      },
-    ],
-    [
-      'identity',
-      ({ grants }) => {
-        grants.identities.remove(createIdentity({ name: 'a' }));
-      },
-    ],
-    [
-      'client id of the identity',
-      ({ grants }) => {
-        grants.identities.upsert(createIdentity({ name: 'a', clientId: clientIdB }));
-      },
-    ],
-    [
-      'AzureIdentityGrant',
-      ({ ownerIndex }) => {
-        const namespaces = ['default'];
-        ownerIndex.grants.replace([createIdentityGrant({ namespaces, clientIds: [clientIdB] })]);
-      },
-    ],
-  ];
-  for (const [what, revoke] of revocations) {
+  const podA = { name: 'pod-a', labels: { aadpodidbinding: 'a' } };
+  const grantOfB = createIdentityGrant({ namespaces: ['default'], clientIds: [clientIdB] });
+  const revocations: Readonly<Record<string, (fixture: Fixture) => void>> = {
+    pod: ({ pods }) => pods.remove(createPod(podA)),
+    'label of the pod': ({ put }) => put({ pods: [{ name: 'pod-a' }] }),
+    'running pod': ({ put }) => put({ pods: [{ ...podA, phase: 'Succeeded' }] }),
+    binding: ({ grants }) => grants.bindings.remove(createBinding({ name: 'a' })),
+    identity: ({ grants }) => grants.identities.remove(createIdentity({ name: 'a' })),
+    'client id of the identity': ({ put }) =>
+      put({ identities: [{ name: 'a', clientId: clientIdB }] }),
+    AzureIdentityGrant: ({ ownerIndex }) => ownerIndex.grants.replace([grantOfB]),
+  };
+  for (const [what, revoke] of Object.entries(revocations)) {
     it(`drops the tokens of an identity whose last ${what} is deleted, and no others`, async () => {
       const fixture = open({ owners: 'enforce' });
-      await fixture.broker.get(a, resource, party);
-      await fixture.broker.get(b, resource, party);
+      await ask(fixture, a);
+      await ask(fixture, b);
       revoke(fixture);
       await pass(fixture.clock, 0);
       assert.equal(isCached(fixture, a), false);
@@ -188,7 +158,7 @@ describe('the broker', () => {
         .filter((sample) => sample.metric === metric)
         .map(({ labels, value }) => [labels?.['source'], Math.round(value)]);
     assert.deepEqual(valueOf('nmi_upstream_last_success_seconds'), [], 'none yet');
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, a);
     const [[source, lifeS = 0] = []] = valueOf('nmi_token_soonest_expiry_seconds');
     assert.equal(source, 'imds');
     await pass(fixture.clock, 60_000);
@@ -243,7 +213,7 @@ describe('the broker', () => {
   it('keeps what another pod of the node still needs', async () => {
     const fixture = open();
     fixture.pods.upsert(createPod({ name: 'twin', labels: { aadpodidbinding: 'a' } }));
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, a);
     fixture.pods.remove(createPod({ name: 'pod-a' }));
     await pass(fixture.clock, 0);
     assert.equal(isCached(fixture, a), true);
@@ -255,7 +225,7 @@ describe('the broker', () => {
       fixture.pods.upsert(createPod({ name: `early-${index}` }));
     }
     assert.deepEqual(fixture.clock.armed, []);
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, a);
     const before = fixture.clock.armed.length;
     for (let index = 0; index < 10; index++) {
       fixture.pods.upsert(createPod({ name: `late-${index}` }));
@@ -265,8 +235,8 @@ describe('the broker', () => {
 
   it('renews for bound pods, and not for deleted pods', async () => {
     const fixture = open();
-    await fixture.broker.get(a, resource, party);
-    await fixture.broker.get(b, resource, party);
+    await ask(fixture, a);
+    await ask(fixture, b);
     await pass(fixture.clock, 11 * hourMs);
     assert.ok(isCached(fixture, a) && isCached(fixture, b));
     fixture.pods.remove(createPod({ name: 'pod-b' }));
@@ -278,21 +248,6 @@ describe('the broker', () => {
     assert.deepEqual(fixture.refreshes, ['ok']);
   });
 
-  it('does not renew an identity whose grant is deleted', async () => {
-    const fixture = open({ owners: 'enforce' });
-    await fixture.broker.get(a, resource, party);
-    await fixture.broker.get(b, resource, party);
-    await pass(fixture.clock, 11 * hourMs);
-    assert.ok(isCached(fixture, a) && isCached(fixture, b));
-    const grant = { namespaces: ['default'], clientIds: [clientIdA] };
-    fixture.ownerIndex.grants.replace([createIdentityGrant(grant)]);
-    await pass(fixture.clock, 2 * hourMs);
-    assert.deepEqual(
-      fixture.calls.map(({ identity }) => identity),
-      [a, b, a],
-    );
-  });
-
   it('drops the tokens of a revoked identity at once, also one that is on its way', async () => {
     const fixture = open();
     const revoke = (notBeforeWallMs: number): UpstreamIdentity => {
@@ -300,19 +255,19 @@ describe('the broker', () => {
       fixture.grants.identities.upsert(createIdentity(identity));
       return { ...a, notBeforeWallMs };
     };
-    await fixture.broker.get(a, resource, party);
-    await fixture.broker.get(b, resource, party);
+    await ask(fixture, a);
+    await ask(fixture, b);
     const since = revoke(1_000);
     assert.ok(!isCached(fixture, since), 'not found from the moment that the object is known');
     await pass(fixture.clock, 0);
     assert.deepEqual([isCached(fixture, a), isCached(fixture, b)], [false, true]);
 
-    const late = fixture.broker.get(since, resource, party);
+    const late = ask(fixture, since);
     const again = revoke(2_000);
     await pass(fixture.clock, 0);
     assert.ok((await late).ok);
     assert.ok(!isCached(fixture, since) && !isCached(fixture, again));
-    await fixture.broker.get(again, resource, party);
+    await ask(fixture, again);
     assert.ok(isCached(fixture, again));
     assert.equal(fixture.calls.length, 4);
   });
@@ -321,13 +276,13 @@ describe('the broker', () => {
     const fixture = open();
     fixture.pods.upsert(createPod({ name: 'addon', labels: { app: 'addon' } }));
     fixture.grants.exceptions.upsert(createException({ podLabels: { app: 'addon' } }));
-    await fixture.broker.get(node, resource, party);
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, node);
+    await ask(fixture, a);
     fixture.pods.remove(createPod({ name: 'pod-a' }));
     await pass(fixture.clock, 0);
     assert.equal(isCached(fixture, a), false, 'it was that of a bound pod');
     assert.equal(isCached(fixture, node), true);
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, a);
     fixture.pods.upsert(createPod({ name: 'another' }));
     await pass(fixture.clock, 0);
     assert.equal(isCached(fixture, a), true, 'the excepted pod named it');
@@ -336,28 +291,23 @@ describe('the broker', () => {
     assert.equal(cachedTokens(fixture), 0);
   });
 
-  it('reports the remaining cooldown to a throttled caller', async () => {
-    const fixture = open();
-    const failure = { description: 'slow down', retryAfterS: 7, cooldownMs: 7_000 } as const;
-    fixture.upstream.failure = { reason: 'upstream_throttled', ...failure };
-    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 7);
-    await pass(fixture.clock, 4_500);
-    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 3);
-    fixture.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
-    assert.equal(failureOf(await fixture.broker.get(b, resource, party)).retryAfterS, undefined);
-    assert.equal(fixture.calls.length, 2);
-  });
-
-  it('describes a token without a failure, and a failure with the rest of its cooldown', async () => {
-    const { clock, broker, upstream } = open();
-    await broker.get(a, resource, party);
-    const failure = { description: 'no', retryAfterS: 9, cooldownMs: 9_000 };
-    upstream.failure = { reason: 'upstream_throttled', ...failure };
-    await broker.get(b, resource, party);
-    await pass(clock, 4_000);
-    assert.equal(broker.describe([a])[0]?.failure, undefined);
-    assert.equal(broker.describe([b])[0]?.failure?.retryAfterS, 5);
-  });
+  for (const [what, reason, cooldownMs, told, later] of [
+    ['of a throttled caller is the rest of the cooldown', 'upstream_throttled', 7_000, 7, 3],
+    ['is the advice of a failure without a cooldown', 'upstream_throttled', 0, 7, 7],
+    ['is that of a failing upstream with a short cooldown', 'upstream_down', 250, 7, 7],
+    ['of a refusal is none', 'upstream_refused', 5_000, undefined, undefined],
+  ] as const) {
+    it(`reports when to retry, which ${what}`, async () => {
+      const fixture = open();
+      const failure = { reason, description: 'no', cooldownMs };
+      fixture.upstream.failure = told === undefined ? failure : { ...failure, retryAfterS: told };
+      assert.equal(failureOf(await ask(fixture, a)).retryAfterS, told);
+      await pass(fixture.clock, 4_500);
+      assert.equal(failureOf(await ask(fixture, a)).retryAfterS, later);
+      const described = fixture.broker.describe([a])[0]?.failure?.retryAfterS;
+      if (cooldownMs > 0) assert.equal(described, later);
+    });
+  }
 
   it('reports when to retry to a caller for whom there is no room any more', async () => {
     const { clock, broker } = open();
@@ -374,54 +324,22 @@ describe('the broker', () => {
     );
   });
 
-  it('serves a new token once the one in memory has less than five minutes left', async () => {
-    const { clock, broker, upstream } = open();
-    await broker.get(a, resource, party);
-    upstream.failure = { reason: 'upstream_down', description: 'no', cooldownMs: 1_000 };
-    await pass(clock, 24 * hourMs - 5 * 60_000 - 10_000);
-    const first = broker.peek(tokenKey(a, resource));
-    assert.ok(first !== undefined);
-    await pass(clock, 20_000);
-    upstream.failure = undefined;
-    const answer = await broker.get(a, resource, party);
-    assert.ok(answer.ok);
-    assert.notEqual(answer.rendered.token.accessToken, first.token.accessToken);
-  });
-
-  it('passes on the advice of a failure without a cooldown', async () => {
-    const fixture = open();
-    const failure = { description: 'queue full', retryAfterS: 5, cooldownMs: 0 } as const;
-    fixture.upstream.failure = { reason: 'upstream_throttled', ...failure };
-    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 5);
-  });
-
   it('fetches a new token on request once in ten seconds, and serves all others as before', async () => {
     const fixture = open();
-    const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
-    const first = tokenOf(await fixture.broker.get(a, resource, party));
-    const [one, two] = await Promise.all([
-      fixture.broker.renew(a, resource, party),
-      fixture.broker.renew(a, resource, party),
-    ]);
-    assert.notEqual(tokenOf(one), first);
-    assert.equal(tokenOf(one), tokenOf(two));
+    const renew = async () => tokenOf(await fixture.broker.renew(a, resource, party));
+    const first = tokenOf(await ask(fixture, a));
+    const [one, two] = await Promise.all([renew(), renew()]);
+    assert.notEqual(one, first);
+    assert.equal(one, two);
     assert.deepEqual(
       fixture.calls.map(({ bypassCache }) => bypassCache),
       [false, true],
     );
-    assert.equal(tokenOf(await fixture.broker.get(a, resource, party)), tokenOf(one));
-    assert.equal(
-      tokenOf(await fixture.broker.renew(a, resource, party)),
-      tokenOf(one),
-      'new enough',
-    );
+    assert.equal(tokenOf(await ask(fixture, a)), one);
+    assert.equal(await renew(), one, 'new enough');
     await pass(fixture.clock, 10_000);
     fixture.upstream.failure = { reason: 'upstream_down', description: 'gone', cooldownMs: 250 };
-    assert.equal(
-      tokenOf(await fixture.broker.renew(a, resource, party)),
-      tokenOf(one),
-      'better than none',
-    );
+    assert.equal(await renew(), one, 'better than none');
   });
 
   it('fetches a new token for each of several identities whose fetches wait for their turn', async () => {
@@ -438,14 +356,6 @@ describe('the broker', () => {
     );
   });
 
-  it('has no timers after its end, whatever changes then', async () => {
-    const { clock, broker, pods } = open();
-    await broker.get(a, resource, party);
-    broker[Symbol.dispose]();
-    pods.replace([]);
-    assert.deepEqual(clock.armed, []);
-  });
-
   it('refreshes a token as usual after a request for a new one was answered from memory', async () => {
     const { clock, broker, calls } = open();
     await broker.get(a, resource, party);
@@ -459,7 +369,7 @@ describe('the broker', () => {
   it('fetches once more for a request for a new token that joined another fetch', async () => {
     const fixture = open();
     const [early, one, two] = await Promise.all([
-      fixture.broker.get(a, resource, party),
+      ask(fixture, a),
       fixture.broker.renew(a, resource, party),
       fixture.broker.renew(a, resource, party),
     ]);
@@ -470,7 +380,7 @@ describe('the broker', () => {
     assert.deepEqual(asked(), [false, true]);
     fixture.pods.upsert(createPod({ name: 'another', labels: { aadpodidbinding: 'a' } }));
     await pass(fixture.clock, 24 * hourMs);
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, a);
     assert.equal(asked().at(-1), false, 'only that request wanted a new one');
   });
 
@@ -483,25 +393,9 @@ describe('the broker', () => {
     );
   });
 
-  it('waits for a new token about a second, and then serves the one in memory', async () => {
-    const fixture = open();
-    const credential = { kind: 'secret', secret: { namespace: 'default', name: 's' } } as const;
-    const identity = entraIdentity(clientIdA, credential);
-    const known = await fixture.broker.get(identity, resource, party);
-    fixture.upstream.hanging = identity.authority;
-    const served: CachedToken[] = [];
-    void fixture.broker.renew(identity, resource, party).then((answer) => served.push(answer));
-    await pass(fixture.clock, 900);
-    assert.deepEqual(served, [], 'the new one may still come');
-    await pass(fixture.clock, 200);
-    assert.ok(known.ok);
-    assert.deepEqual(served, [{ ...known, outcome: 'stale' }]);
-  });
-
   it('replaces a token that its resource has revoked, once for all requests', async () => {
     const fixture = open();
-    const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
-    const bad = tokenOf(await fixture.broker.get(a, resource, party));
+    const bad = tokenOf(await ask(fixture, a));
     const replace = async (token: string) =>
       tokenOf(await fixture.broker.replace(a, resource, party, hashOf(token)));
     assert.equal(await replace('another token'), bad, 'the cached token is not the bad one');
@@ -526,17 +420,17 @@ describe('the broker', () => {
     const fixture = open();
     const startedAtMs = fixture.clock.monotonicMs();
     const endedAfterMs: number[] = [];
-    const ask = async (asked: string, by: typeof party): Promise<number> => {
+    const serve = async (asked: string, by: typeof party): Promise<number> => {
       const answer = await fixture.broker.get(a, asked, by);
       assert.ok(answer.ok, asked);
       return fixture.clock.monotonicMs() - startedAtMs;
     };
     const many = Array.from({ length: 50 }, async (_, index) => {
-      endedAfterMs.push(await ask(`${resource}/${index}`, party));
+      endedAfterMs.push(await serve(`${resource}/${index}`, party));
     });
     await pass(fixture.clock, 500);
-    const other = ask(`${resource}/other`, { namespace: 'other', pod: 'pod-b' });
-    const shared = ask(`${resource}/49`, { namespace: 'other', pod: 'pod-c' });
+    const other = serve(`${resource}/other`, { namespace: 'other', pod: 'pod-b' });
+    const shared = serve(`${resource}/49`, { namespace: 'other', pod: 'pod-c' });
     await pass(fixture.clock, 3_000);
     await Promise.all(many);
     assert.ok(Math.max(...endedAfterMs) <= 3_000);
@@ -545,21 +439,10 @@ describe('the broker', () => {
     assert.equal(fixture.calls.length, 51);
   });
 
-  it('passes on the wait of a failing upstream, even if its own cooldown is short', async () => {
-    const fixture = open();
-    fixture.upstream.failure = {
-      reason: 'upstream_down',
-      description: 'busy',
-      retryAfterS: 3,
-      cooldownMs: 250,
-    };
-    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 3);
-  });
-
   it('limits a caller with invented resources to displacing its own tokens', async () => {
     const fixture = open({ maxEntries: 10_000 });
-    await fixture.broker.get(b, resource, party);
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, b);
+    await ask(fixture, a);
     for (let index = 0; index < 300; index++) {
       await pass(fixture.clock, 100);
       assert.ok(isCached(fixture, a), 'used all the time');
@@ -573,13 +456,9 @@ describe('the broker', () => {
 
   it('drops the tokens of an identity when its credential is found deleted', async () => {
     const fixture = open();
-    await fixture.broker.get(a, resource, party);
-    await fixture.broker.get(b, resource, party);
-    fixture.upstream.failure = {
-      reason: 'credential_missing',
-      description: 'gone',
-      cooldownMs: 5_000,
-    };
+    for (const each of [a, b]) await ask(fixture, each);
+    const reason = 'credential_missing';
+    fixture.upstream.failure = { reason, description: 'gone', cooldownMs: 5_000 };
     await fixture.broker.get(a, `${resource}/other`, party);
     assert.equal(isCached(fixture, a), false);
     assert.ok(isCached(fixture, b));
@@ -593,7 +472,7 @@ describe('the broker', () => {
       entraIdentity('two', { kind: 'certificate', secret: { ...secret } }),
       entraIdentity('three', { kind: 'secret', secret: { ...secret, namespace: 'other' } }),
     ];
-    for (const identity of [...identities, a]) await fixture.broker.get(identity, resource, party);
+    for (const identity of [...identities, a]) await ask(fixture, identity);
     assert.deepEqual(fixture.broker.secretsInUse(), [
       secret,
       { namespace: 'other', name: 'shared' },
@@ -684,15 +563,15 @@ describe('the broker', () => {
   it('reports a source that throws, and uses it again', async () => {
     const fixture = open();
     fixture.upstream.error = new Error('bug');
-    await assert.rejects(fixture.broker.get(a, resource, party), /bug/);
+    await assert.rejects(ask(fixture, a), /bug/);
     assert.equal(fixture.sourceBugs.length, 1);
     fixture.upstream.error = undefined;
-    assert.ok((await fixture.broker.get(a, resource, party)).ok);
+    assert.ok((await ask(fixture, a)).ok);
   });
 
   it('arms nothing and follows nothing once it is disposed', async () => {
     const fixture = open();
-    await fixture.broker.get(a, resource, party);
+    await ask(fixture, a);
     fixture.pods.upsert(createPod({ name: 'another' }));
     const credential = { kind: 'secret', secret: { namespace: 'n', name: 's' } } as const;
     await fixture.broker.get(entraIdentity(clientIdA, credential), resource, party);
@@ -702,7 +581,7 @@ describe('the broker', () => {
     assert.deepEqual(mayRetry(), [false, false], 'nothing that is under way is tried again');
     fixture.pods.upsert(createPod({ name: 'yet another' }));
     assert.deepEqual(fixture.clock.armed, []);
-    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).reason, 'upstream_down');
+    assert.equal(failureOf(await ask(fixture, a)).reason, 'upstream_down');
     assert.equal(fixture.calls.length, 2);
   });
 });
