@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rename, rm, stat, symlink, writeFile } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { createLogger } from '../../../../src/base/logger.ts';
 import { StartError } from '../../../../src/base/start-error.ts';
 import { systemClock } from '../../../../src/base/time/clock.ts';
@@ -17,14 +17,7 @@ import type { UpstreamIdentity } from '../../../../src/nmi/sources/upstream-iden
 import { AuditRecords } from '../../../../src/nmi/telemetry/audit/audit.ts';
 import { openAudit } from '../../../../src/nmi/telemetry/audit/open-audit.ts';
 import { openRecordFile } from '../../../../src/nmi/telemetry/audit/record-file.ts';
-import {
-  detailFields,
-  identityFields,
-  outcomeOf,
-  renderRecord,
-  versionsOf,
-  whoseFields,
-} from '../../../../src/nmi/telemetry/audit/record.ts';
+import { renderRecord } from '../../../../src/nmi/telemetry/audit/record.ts';
 import {
   createBinding,
   createException,
@@ -44,29 +37,64 @@ import {
   routeTo,
 } from '../../../support/request-records.ts';
 
-function open() {
+type State = ConstructorParameters<typeof AuditRecords>[0]['clusterState'];
+
+const clientId = '0a1b2c3d-0000-4000-8000-000000000001';
+const identity = createIdentity({ name: 'i', clientId, resourceVersion: '12' });
+const ofIdentity = createGrant({ identity, upstream: { kind: 'client_id', value: clientId } });
+const ofNode = { ...ofIdentity, identity: undefined };
+
+function refusedFor(facts: object): Grant {
+  const base = { kind: 'refused', reason: 'selector_not_bound', isPending: false };
+  return { ...base, pod: createGrant().pod, facts } as unknown as Grant;
+}
+
+function notBound(kind: string, value: string): Grant {
+  const selector = { kind, value };
+  return refusedFor({ about: 'choice', choice: { reason: 'selector_not_bound', selector } });
+}
+
+/** What grants and owners report of every pod. */
+function knowing(ofPod: object = { kind: 'no-label' }, decides?: 'identity' | 'exception'): State {
+  const grant = createIdentityGrant({ name: 'g', resourceVersion: '16' });
+  return {
+    grants: { grantsOf: () => ofPod as PodGrants },
+    owners: {
+      deciding: (_namespace: string, upstream?: UpstreamIdentity) =>
+        decides === (upstream === undefined ? 'exception' : 'identity') ? grant : undefined,
+    },
+  };
+}
+
+function open(clusterState = knowing()) {
   const clock = new HandClock();
   const lines: string[] = [];
-  const audit = new AuditRecords({
-    clock,
-    clusterState: {
-      grants: { grantsOf: () => ({ kind: 'no-label' }) },
-      owners: { deciding: () => undefined },
-    },
-    uses: new ResourceUses(clock),
-    write: (line) => lines.push(line),
-  });
+  const uses = new ResourceUses(clock);
+  const write = (line: string) => lines.push(line);
+  const audit = new AuditRecords({ clock, clusterState, uses, write });
   const take = (): readonly Record<string, unknown>[] =>
     lines.splice(0).map((line) => JSON.parse(line) as Record<string, unknown>);
   return { clock, audit, take };
 }
 
+/** The record of a request. */
+function audited(over: Partial<RequestRecord>, clusterState?: State): Record<string, unknown> {
+  const { audit, take } = open(clusterState);
+  audit.render(createRecord(over));
+  return take()[0] ?? {};
+}
+
+const ofGrant = (grant: Grant | undefined) => ({ decision: createDecision({ grant }) });
+
 describe('the audit', () => {
-  it('has one record of a decided request, with all details of the decision', () => {
+  it('has one record of a decided request, with all details, and the same one of a hit', () => {
     const { audit, take, clock } = open();
-    audit.render(createRecord());
-    const [record = {}, ...others] = take();
-    assert.deepEqual(others, []);
+    const decision = createDecision({ cache: 'hit', fetchId: 'fetch' });
+    const request = createRecord({ decision });
+    audit.render(request);
+    audit.hitsLike(request)(createHit(), 5.0004);
+    const [record = {}, hit, ...others] = take();
+    assert.deepEqual([hit, others], [record, []]);
     const { time, ...rest } = record;
     assert.equal(time, new Date(clock.wallMs()).toISOString());
     assert.deepEqual(rest, {
@@ -89,65 +117,12 @@ describe('the audit', () => {
       podIp,
       method: 'GET',
       resource: 'https://vault.azure.net',
-      cache: 'miss',
+      cache: 'hit',
       durationMs: 5,
       requestId: 'id',
+      fetchId: 'fetch',
       msg: 'token request',
     });
-  });
-
-  it('reports that the client has disconnected', () => {
-    const { audit, take } = open();
-    audit.render(createRecord({ isGone: true }));
-    assert.equal(take()[0]?.['clientGone'], true);
-  });
-
-  it('has the same record of a hit', () => {
-    const { audit, take } = open();
-    const decision = createDecision({ cache: 'hit', fetchId: 'fetch' });
-    const record = createRecord({ decision });
-    audit.render(record);
-    audit.hitsLike(record)(createHit(), 5.0004);
-    const [parsed, hit] = take();
-    assert.deepEqual(hit, parsed);
-    assert.equal(hit?.['fetchId'], 'fetch');
-  });
-
-  it('has records of requests without a decision, with the pod of the connection', () => {
-    const { audit, take } = open();
-    const path = '/metadata/attested/document';
-    const route = { kind: 'passthrough', area: 'attested', path, query: '' } as const;
-    const refused = { kind: 'refused', reason: 'path_invalid' } as const;
-    const blocked = refuse('metadata_blocked', 'no');
-    audit.render(createRefusal(blocked, { route, decision: undefined }));
-    audit.render(createRecord({ route, decision: undefined }));
-    audit.render(
-      createRefusal(refuse('path_invalid', 'no'), { route: refused, decision: undefined }),
-    );
-    assert.deepEqual(
-      take().map(({ msg, outcome, reason, pod, path: of }) => [msg, outcome, reason, pod, of]),
-      [
-        ['metadata request', 'denied', 'metadata_blocked', 'p', path],
-        ['metadata request', 'granted', 'ok', 'p', path],
-        ['request refused', 'denied', 'path_invalid', 'p', undefined],
-      ],
-    );
-  });
-
-  it('reports that only the host process named the pod', () => {
-    const { audit, take } = open();
-    const grant = createGrant({ pod: createPod({ name: 'other' }) });
-    audit.render(createRecord({ route: hostTokenRoute, decision: createDecision({ grant }) }));
-    const unnamed = { decision: undefined, pod: undefined, callerPod: undefined };
-    const hostOnly = refuse('host_only', 'no');
-    audit.render(createRefusal(hostOnly, { route: hostTokenRoute, ...unnamed }));
-    assert.deepEqual(
-      take().map(({ attestedBy, pod }) => [attestedBy, pod]),
-      [
-        ['host process', 'other'],
-        ['host process', undefined],
-      ],
-    );
   });
 
   it('has 600 records of a kind and then their number once a minute, separately for each pod', () => {
@@ -161,12 +136,11 @@ describe('the audit', () => {
     audit.render(createRefusal(refuse('not_found', 'no'), { route: nothing, decision: undefined }));
     assert.equal(take().length, 2);
     clock.advance(60_000);
-    const [{ msg, pod, identity, count, outcome } = {}, ...others] = take();
+    const [{ msg, pod, identity: of, count, outcome } = {}, ...others] = take();
     assert.deepEqual(
-      [msg, pod, identity, count, outcome],
-      ['further token requests', 'p', 'default/i', 9_400, 'granted'],
+      [msg, pod, of, count, outcome, others],
+      ['further token requests', 'p', 'default/i', 9_400, 'granted', []],
     );
-    assert.deepEqual(others, []);
   });
 
   it('has a record of the first token of each identity and resource, whatever came before', () => {
@@ -177,7 +151,7 @@ describe('the audit', () => {
     assert.equal(take().length, 600);
     const grant = createGrant({ upstream: { kind: 'client_id', value: 'other' } });
     ask('https://storage.azure.com');
-    audit.render(createRecord({ decision: createDecision({ grant }) }));
+    audit.render(createRecord(ofGrant(grant)));
     for (const resource of ['https://storage.azure.com', 'HTTPS://Storage.azure.com/'])
       ask(resource);
     assert.deepEqual(
@@ -189,21 +163,17 @@ describe('the audit', () => {
     );
     const refused = refuse('upstream_refused', 'no');
     for (let count = 0; count < 700; count++) {
-      audit.render(
-        createRefusal(refused, { decision: createDecision({ resource: `api://${count}` }) }),
-      );
+      const decision = createDecision({ resource: `api://${count}` });
+      audit.render(createRefusal(refused, { decision }));
     }
     assert.equal(take().length, 600, 'a refused resource is no use');
     clock.advance(60_000);
+    const resources = ['vault.azure.net', 'storage.azure.com'].map((host) => `https://${host}`);
     const refusedResources = Array.from({ length: 16 }, (_, index) => `api://${600 + index}`);
     assert.deepEqual(
-      take().map(({ msg, count, resources }) => [msg, count, resources]),
+      take().map(({ msg, count, resources: of }) => [msg, count, of]),
       [
-        [
-          'further token requests',
-          22,
-          ['https://vault.azure.net', 'https://storage.azure.com', 'HTTPS://Storage.azure.com/'],
-        ],
+        ['further token requests', 22, [...resources, 'HTTPS://Storage.azure.com/']],
         ['further token requests', 100, [...refusedResources, 'others']],
       ],
     );
@@ -211,58 +181,21 @@ describe('the audit', () => {
 
   it('has the first use on the fast path too, and within further kinds', () => {
     const { audit, take, clock } = open();
-    for (let kind = 0; kind < 64; kind++) {
-      const grant = createGrant({ identity: createIdentity({ name: `i-${kind}` }) });
-      audit.render(createRecord({ decision: createDecision({ grant }) }));
-    }
-    const grant = createGrant({ identity: createIdentity({ name: 'last' }) });
-    const decision = createDecision({ grant, cache: 'hit', resource: 'https://storage.azure.com' });
+    const named = (name: string) => createGrant({ identity: createIdentity({ name }) });
+    for (let kind = 0; kind < 64; kind++) audit.render(createRecord(ofGrant(named(`i-${kind}`))));
+    const resource = 'https://storage.azure.com';
+    const decision = createDecision({ grant: named('last'), cache: 'hit', resource });
     const write = audit.hitsLike(createRecord({ decision }));
     take();
     for (let count = 0; count < 3; count++) write(createHit(), 1);
-    assert.deepEqual(
-      take().map(({ identity, resource }) => [identity, resource]),
-      [['default/last', 'https://storage.azure.com']],
-    );
+    const [hit = {}, ...others] = take();
+    assert.deepEqual([hit['identity'], hit['resource'], others], ['default/last', resource, []]);
     clock.advance(60_000);
     assert.deepEqual(
       take().map(({ msg, caller, resources }) => [msg, caller, resources]),
-      [['further requests', 'pod uid-p', ['https://storage.azure.com']]],
+      [['further requests', 'pod uid-p', [resource]]],
     );
   });
-});
-
-const clientId = '0a1b2c3d-0000-4000-8000-000000000001';
-const pod = createPod({ name: 'p', uid: 'u', resourceVersion: '11' });
-const identity = createIdentity({ name: 'i', clientId, resourceVersion: '12' });
-const granted: Grant = {
-  kind: 'granted',
-  pod,
-  identity,
-  by: 'only',
-  upstream: { kind: 'client_id', value: clientId },
-  auxiliary: [],
-};
-
-function refusedWith(facts: object): Grant {
-  const base = { kind: 'refused', reason: 'selector_not_bound', isPending: false, pod };
-  return { ...base, facts } as unknown as Grant;
-}
-
-function selectorNotBound(kind: string, value: string): Grant {
-  const selector = { kind, value };
-  return refusedWith({ about: 'choice', choice: { reason: 'selector_not_bound', selector } });
-}
-
-const identityGrant = createIdentityGrant({ name: 'g', resourceVersion: '16' });
-const knowing = (ofPod: PodGrants | undefined, decides?: 'identity' | 'exception') => ({
-  grants: { grantsOf: () => ofPod },
-  owners: {
-    deciding: (_namespace: string, upstream?: UpstreamIdentity) => {
-      const isDecided = decides === (upstream === undefined ? 'exception' : 'identity');
-      return isDecided ? identityGrant : undefined;
-    },
-  },
 });
 
 describe('an audit record', () => {
@@ -284,163 +217,134 @@ describe('an audit record', () => {
     });
   });
 
-  it('names the pod, its service account and how it was identified', () => {
-    const of = (over: Partial<RequestRecord>) => {
-      const fields = whoseFields(createRecord(over), knowing(undefined));
-      return ['namespace', 'pod', 'serviceAccount', 'attestedBy'].map((name) => fields[name]);
-    };
-    assert.deepEqual(of({}), ['default', 'p', 'default', 'address']);
-    const decision = createDecision({ grant: undefined });
-    assert.deepEqual(
-      of({ decision, pod: undefined, callerPod: undefined, identifiedBy: undefined }),
-      [undefined, undefined, undefined, 'nothing'],
-    );
-    assert.equal(of({ route: hostTokenRoute })[3], 'host process');
-    const uncertain = of({ pod: undefined, callerPod: pod });
-    assert.equal(uncertain[1], 'p', 'the pod of the connection, even if it is not certain now');
-  });
-
-  it('has the path of a metadata request and the resource of a token request', () => {
-    const route = routeTo('/metadata/instance');
-    assert.deepEqual(detailFields(createRecord({ route, decision: undefined })), {
-      path: '/metadata/instance',
-      resource: undefined,
-      cache: undefined,
+  const path = '/metadata/attested/document';
+  const none = { decision: undefined, pod: undefined, callerPod: undefined };
+  const unknown = { ...none, identifiedBy: undefined };
+  const metadata = { route: routeTo(path), decision: undefined };
+  const unrouted = { kind: 'refused', reason: 'path_invalid' } as const;
+  const other = createGrant({ pod: createPod({ name: 'other' }) });
+  const rows: readonly (readonly [string, Partial<RequestRecord>, Record<string, unknown>])[] = [
+    ['of a client that has disconnected', { isGone: true }, { clientGone: true }],
+    ['of one that has not', {}, { clientGone: undefined }],
+    ['of a metadata request', metadata, { msg: 'metadata request', pod: 'p', path }],
+    [
+      'of a refused one',
+      { ...metadata, ...refuse('metadata_blocked', 'no') },
+      { outcome: 'denied', path, resource: undefined },
+    ],
+    [
+      'of another path',
+      { ...metadata, status: 400, route: unrouted },
+      { msg: 'request refused', outcome: 'denied', path: undefined },
+    ],
+    [
+      'of a long path',
+      { ...metadata, route: routeTo(`/metadata/instance/${'e'.repeat(41)}`) },
+      { path: '[unusual]' },
+    ],
+    [
+      'of a pod that only the host process named',
+      { route: hostTokenRoute, pod: other.pod, ...ofGrant(other) },
+      { attestedBy: 'host process', pod: 'other' },
+    ],
+    ['of a host process', { ...none, route: hostTokenRoute }, { attestedBy: 'host process' }],
+    ['of nobody', unknown, { attestedBy: 'nothing', pod: undefined }],
+    ['of a pod that is not certain now', { pod: undefined }, { pod: 'p' }],
+    ['of a granted token that failed', { status: 400 }, { outcome: 'failed' }],
+    [
+      'of a refusal',
+      { status: 400, ...ofGrant(notBound('client_id', 'x')) },
+      { outcome: 'denied' },
+    ],
+    [
+      'of a refusal for now',
+      { status: 503, ...ofGrant(notBound('client_id', 'x')) },
+      { outcome: 'failed' },
+    ],
+    ['of too many', { ...none, status: 429 }, { outcome: 'failed' }],
+    [
+      'of an odd resource',
+      { decision: createDecision({ resource: 'eyJhbGciOiJub25lIn0.e30.' }) },
+      { resource: '[unusual]' },
+    ],
+    [
+      'without a resource',
+      { decision: createDecision({ resource: '', cache: 'none' }) },
+      { resource: undefined },
+    ],
+  ];
+  for (const [what, over, expected] of rows) {
+    it(`${what} has what applies`, () => {
+      const record = audited(over);
+      const found = Object.fromEntries(Object.keys(expected).map((name) => [name, record[name]]));
+      assert.deepEqual(found, expected);
     });
-    const decision = createDecision({ resource: 'eyJhbGciOiJub25lIn0.e30.' });
-    assert.deepEqual(detailFields(createRecord({ decision })), {
-      path: undefined,
-      resource: '[unusual]',
-      cache: 'miss',
-    });
-    const none = createDecision({ resource: '', cache: 'none' });
-    assert.equal(detailFields(createRecord({ decision: none }))['resource'], undefined);
-    const long = routeTo(`/metadata/instance/${'e'.repeat(41)}`);
-    assert.equal(detailFields(createRecord({ route: long }))['path'], '[unusual]');
-  });
+  }
 
-  it('distinguishes a decision of the agent from a failure', () => {
-    const refused = selectorNotBound('client_id', clientId);
-    assert.equal(outcomeOf(200, granted), 'granted');
-    assert.equal(outcomeOf(400, refused), 'denied');
-    assert.equal(outcomeOf(403, undefined), 'denied');
-    assert.equal(outcomeOf(400, granted), 'failed');
-    assert.equal(outcomeOf(503, refused), 'failed');
-    assert.equal(outcomeOf(429, undefined), 'failed');
-  });
-});
-
-describe('the identity in an audit record', () => {
-  it('is that of the pod, with its client id in full', () => {
-    assert.deepEqual(identityFields(granted), {
-      identity: 'default/i',
-      identityType: 0,
-      clientId,
-      by: 'only',
-      source: 'imds',
-    });
-  });
-
-  it('is the last one of a chain, with what came before', () => {
+  it('of a chain has the last identity, with what came before', () => {
     const assertedBy = { kind: 'client_id', value: 'm' } as const;
-    const upstream = {
-      kind: 'entra',
-      authority: 'https://e',
-      tenantId: 't',
-      clientId,
-      credential: { kind: 'chained', assertedBy, audience: 'a' },
-    } as const;
-    const { chain, source } = identityFields({ ...granted, upstream });
+    const credential = { kind: 'chained', assertedBy, audience: 'a' } as const;
+    const authority = 'https://e';
+    const upstream = { kind: 'entra', authority, tenantId: 't', clientId, credential } as const;
+    const { chain, source } = audited(ofGrant({ ...ofIdentity, upstream }));
     assert.deepEqual([chain, source], [['managed identity m'], 'chained']);
   });
 
-  it('is that of the node for an excepted pod, with the id that the pod named', () => {
-    const { requested, identity: name } = identityFields({
-      ...granted,
-      identity: undefined,
-      by: 'exception e',
-    });
-    assert.deepEqual([name, requested], ['node', `client_id ${clientId}`]);
-    const unnamed = { ...granted, identity: undefined, upstream: { kind: 'unnamed' } as const };
-    assert.equal(identityFields(unnamed)['requested'], undefined);
-  });
-
-  it('is the refused one, if its id has the format of one', () => {
-    const requestedOf = (grant: Grant) => identityFields(grant)['requested'];
-    const resourceId =
-      '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i';
-    assert.equal(requestedOf(selectorNotBound('client_id', clientId)), `client_id ${clientId}`);
-    assert.equal(
-      requestedOf(selectorNotBound('resource_id', resourceId)),
-      `resource_id ${resourceId}`,
-    );
-    for (const odd of [
-      'eyJhbGciOiJub25lIn0.e30.',
-      `/subscriptions/${'x'.repeat(129)}`,
-      '/subscriptions/s?x',
-      `${clientId}x`,
-    ]) {
-      assert.equal(requestedOf(selectorNotBound('client_id', odd)), 'client_id [unusual]');
+  it('has the node for an excepted pod, and the id that was requested, if it looks like one', () => {
+    const arm =
+      '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssigned';
+    const byObjectId = (objectId: string): Grant => {
+      return { kind: 'by-object-id', pod: ofIdentity.pod, candidates: [], objectId };
+    };
+    for (const [grant, name, requested] of [
+      [{ ...ofNode, by: 'exception e' }, 'node', `client_id ${clientId}`],
+      [{ ...ofNode, upstream: { kind: 'unnamed' } }, 'node', undefined],
+      [notBound('client_id', clientId), undefined, `client_id ${clientId}`],
+      [notBound('resource_id', arm), undefined, `resource_id ${arm}`],
+      [notBound('client_id', 'eyJhbGciOiJub25lIn0.e30.'), undefined, 'client_id [unusual]'],
+      [
+        notBound('client_id', `/subscriptions/${'x'.repeat(129)}`),
+        undefined,
+        'client_id [unusual]',
+      ],
+      [notBound('client_id', '/subscriptions/s?x'), undefined, 'client_id [unusual]'],
+      [notBound('client_id', `${clientId}x`), undefined, 'client_id [unusual]'],
+      [byObjectId(clientId), undefined, `object_id ${clientId}`],
+      [byObjectId('eyjhbgcioijub25lin0.e30.'), undefined, 'object_id [unusual]'],
+      [refusedFor({ about: 'resource', identity }), 'default/i', undefined],
+      [undefined, undefined, undefined],
+    ] as const) {
+      const record = audited(ofGrant(grant));
+      assert.deepEqual([record['identity'], record['requested']], [name, requested]);
     }
-    const byObjectId = (objectId: string) =>
-      requestedOf({ kind: 'by-object-id', pod, candidates: [], objectId });
-    assert.equal(byObjectId(clientId), `object_id ${clientId}`);
-    assert.equal(byObjectId('eyjhbgcioijub25lin0.e30.'), 'object_id [unusual]');
-    assert.deepEqual(identityFields(refusedWith({ about: 'resource', identity })), {
-      identity: 'default/i',
-    });
-    assert.deepEqual(identityFields(undefined), {});
-  });
-});
-
-describe('the versions in an audit record', () => {
-  const binding = createBinding({ name: 'b', identityName: 'i', resourceVersion: '13' });
-  const other = createBinding({ name: 'a', identityName: 'other', resourceVersion: '14' });
-  const bound = { kind: 'bound', bindings: [other, binding] } as unknown as PodGrants;
-
-  it('are those of the pod, its identity and the binding between them', () => {
-    assert.deepEqual(versionsOf(pod, granted, knowing(bound)), {
-      'Pod/p': '11',
-      'AzureIdentity/i': '12',
-      'AzureIdentityBinding/b': '13',
-    });
   });
 
-  it('are those of the pod and its exception', () => {
+  it('has the versions of the objects behind the decision, as far as there are any', () => {
+    const binding = createBinding({ name: 'b', identityName: 'i', resourceVersion: '13' });
+    const ofOther = createBinding({ name: 'a', identityName: 'other' });
+    const bound = { kind: 'bound', bindings: [ofOther, binding] };
     const exception = createException({ name: 'e', resourceVersion: '15' });
-    const excepted = { ...granted, identity: undefined };
-    assert.deepEqual(versionsOf(pod, excepted, knowing({ kind: 'exception', exception })), {
-      'Pod/p': '11',
-      'AzurePodIdentityException/e': '15',
-    });
-  });
-
-  it('include the grant of the cluster when grants decide', () => {
-    const of = (grant: Grant, clusterState: ReturnType<typeof knowing>) =>
-      versionsOf(pod, grant, clusterState)['AzureIdentityGrant/g'];
-    assert.equal(of(granted, knowing(bound, 'identity')), '16');
-    const exception = createException({ name: 'e' });
-    const excepted = { ...granted, identity: undefined };
-    assert.equal(of(excepted, knowing({ kind: 'exception', exception }, 'exception')), '16');
-  });
-
-  it('are those behind a refusal, as far as there are any', () => {
-    const refused = refusedWith({ about: 'resource', identity });
-    assert.deepEqual(Object.keys(versionsOf(pod, refused, knowing(bound, 'identity'))), [
-      'Pod/p',
-      'AzureIdentity/i',
-      'AzureIdentityBinding/b',
-    ]);
-    const unlabelled = knowing({ kind: 'no-label' });
-    assert.deepEqual(versionsOf(pod, undefined, unlabelled), { 'Pod/p': '11' });
-    assert.deepEqual(versionsOf(undefined, undefined, unlabelled), {});
+    const excepted = { kind: 'exception', exception };
+    const pod = { 'Pod/p': '1' };
+    const ofBinding = { ...pod, 'AzureIdentity/i': '12', 'AzureIdentityBinding/b': '13' };
+    const ofException = { ...pod, 'AzurePodIdentityException/e': '15' };
+    const ofGrantor = { 'AzureIdentityGrant/g': '16' };
+    for (const [grant, state, versions] of [
+      [ofIdentity, knowing(bound), ofBinding],
+      [ofIdentity, knowing(bound, 'identity'), { ...ofBinding, ...ofGrantor }],
+      [ofNode, knowing(excepted), ofException],
+      [ofNode, knowing(excepted, 'exception'), { ...ofException, ...ofGrantor }],
+      [refusedFor({ about: 'resource', identity }), knowing(bound, 'identity'), ofBinding],
+      [undefined, knowing(), pod],
+    ] as const) {
+      assert.deepEqual(
+        audited({ ...ofGrant(grant), callerPod: ofIdentity.pod }, state)['versions'],
+        versions,
+      );
+    }
+    assert.deepEqual(audited(unknown)['versions'], {});
   });
 });
-
-const clusterState = {
-  grants: { grantsOf: () => undefined },
-  owners: { deciding: () => undefined },
-};
 
 async function openFrom(auditLog: string) {
   const printed: string[] = [];
@@ -451,7 +355,7 @@ async function openFrom(auditLog: string) {
     return isRead;
   };
   const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
-  const renderer = audit?.renderer(clusterState, new ResourceUses(systemClock));
+  const renderer = audit?.renderer(knowing(), new ResourceUses(systemClock));
   const handle = (): void => renderer?.render(createRecord());
   const counts = () => audit?.samples().map(({ labels, value }) => [labels?.['outcome'], value]);
   const stopReading = (): void => {
@@ -461,12 +365,8 @@ async function openFrom(auditLog: string) {
 }
 
 describe('the audit stream', () => {
-  it('is off by default, and then no code runs for it', async () => {
-    const { audit } = await openFrom('');
-    assert.equal(audit, undefined);
-  });
-
   it('is written to standard output as JSON, whatever the log format, and is counted', async () => {
+    assert.equal((await openFrom('')).audit, undefined, 'it is off by default');
     const { handle, counts, printed, stopReading } = await openFrom('stdout');
     handle();
     assert.equal((JSON.parse(printed[0] ?? '') as { msg: string }).msg, 'token request');
@@ -568,18 +468,6 @@ describe('the file of audit records', () => {
     assert.deepEqual(opened.dropped, []);
   });
 
-  it('contains everything that was written before it is closed', async () => {
-    const opened = await openFile();
-    const copy = join(tmpdir(), `nmi-audit-${process.pid}.copy`);
-    for (let index = 0; index < 100; index++) opened.file.write(`${index}\n`);
-    await opened.file[Symbol.asyncDispose]();
-    assert.equal(opened.written(), 100);
-    await rename(opened.path, copy);
-    assert.equal((await readFile(copy, 'utf8')).split('\n').length, 101);
-    await rm(copy);
-    await opened[Symbol.asyncDispose]();
-  });
-
   it('is reopened within a second after it was renamed or deleted', async () => {
     await using opened = await openFile();
     const { path, check, write } = opened;
@@ -627,16 +515,6 @@ describe('the file of audit records', () => {
     await opened.until(() => opened.written() === 1_024);
     await opened.write(line);
     assert.equal(opened.written(), 1_025);
-  });
-
-  it('counts the lines of a write that has not ended as waiting', async () => {
-    await using opened = await openFile();
-    opened.file.write(`${'x'.repeat(1024 * 1024 - 1)}\n`);
-    // The write begins in this turn. Its end is not seen before the next one.
-    await nextTurn();
-    opened.file.write('y\n');
-    assert.deepEqual(opened.dropped, ['1 QUEUE_FULL']);
-    await opened.until(() => opened.written() === 1);
   });
 
   it('is a regular file: no folder, no link, no device, no pipe', async () => {

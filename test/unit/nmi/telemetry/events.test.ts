@@ -21,7 +21,6 @@ import {
   createGrant,
   createRecord,
   createRefusal,
-  hostTokenRoute,
   routeTo,
 } from '../../../support/request-records.ts';
 
@@ -133,23 +132,6 @@ describe('a refusal', () => {
       ['GetMetadata MetadataBlocked'],
     );
   });
-
-  it('does not exist when a token was served, or nothing is wrong with the pod', () => {
-    const { events, recorded } = open();
-    events.render(createRecord());
-    for (const reason of ['pod_unknown', 'caller_throttled', 'not_found'] as const) {
-      events.render(refusal(authorized, refuse(reason, 'no')));
-    }
-    assert.deepEqual(recorded, []);
-  });
-
-  it('of /host/token is not one on the calling process', () => {
-    const { events, recorded } = open();
-    const answer = refuse('parameter_missing', 'no');
-    const record = { ...refusal(undefined, answer), route: hostTokenRoute, pod: undefined };
-    events.render({ ...record, callerPod: pod });
-    assert.deepEqual(recorded, []);
-  });
 });
 
 describe('text of a request', () => {
@@ -188,17 +170,6 @@ describe('text of a request', () => {
     }
     assert.equal(recorded.length, 2);
     assert.ok(!JSON.stringify(recorded).includes(secret));
-  });
-
-  it('is in the note when it has the expected format', () => {
-    const { events, recorded } = open();
-    const value = '0a1b2c3d-0000-4000-8000-000000000001';
-    const refused = refusedFor(
-      { about: 'choice', choice: { ...grant, selector: { kind: 'client_id', value } } },
-      'selector_not_bound',
-    );
-    events.render(refusal(refused, renderRefusal(refused)));
-    assert.ok(recorded[0]?.note.includes(value));
   });
 });
 
@@ -326,13 +297,6 @@ describe('the Event of an identity that its source refuses', () => {
     );
   });
 
-  it('says that no token is left', () => {
-    const { refuseFetch, take } = openIdentityEvents();
-    refuseFetch('policy_refused', { text: 'no access' });
-    const [{ note } = { note: '' }] = take();
-    assert.match(note, /^no access \(policy_refused\) No cached token is left\./);
-  });
-
   it('is one of the scale set that the identity is not assigned to', () => {
     const { refuseFetch, accept, take } = openIdentityEvents();
     refuseFetch('identity_not_assigned');
@@ -418,17 +382,6 @@ describe('the Event of an identity that its source accepts again', () => {
       take().map(({ reason }) => reason),
       ['CredentialRefused'],
     );
-  });
-
-  it('comes after a refusal of pods, though its Event was left out: theirs were not', () => {
-    const { clock, refuseFetch, accept, reasons } = openIdentityEvents({
-      random: 0.5,
-      jitterMs: minuteMs,
-    });
-    refuseFetch();
-    accept();
-    clock.advance(minuteMs);
-    assert.deepEqual(reasons(), ['IdentityAccepted']);
   });
 
   it('is left out if the identity is refused again meanwhile', () => {
