@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { isExclusive } from '../runner/kinds.ts';
+import { laneOf } from '../runner/kinds.ts';
 import { compiles } from './compiler.ts';
 import { measure, testsAt, type End, type TestCoverage } from './coverage.ts';
 import { apply, type Mutant } from './mutants.ts';
@@ -97,7 +97,7 @@ export class Trial implements Disposable {
   }
 
   #run(test: string, env: Readonly<Record<string, string>> = {}): Promise<End> {
-    const turn = isExclusive(test) ? ['--import=./test/runner/test-process.ts'] : [];
+    const turn = laneOf(test) !== 'shared' ? ['--import=./test/runner/test-process.ts'] : [];
     const child = spawn(process.execPath, [...nodeOptions, ...turn, test], {
       cwd: this.#folder,
       stdio: ['ignore', 'pipe', 'ignore'],

@@ -1,8 +1,16 @@
-/** Kinds of test files, by their names, and the smallest run that has them. */
+/** Kinds of test files, by their names: which run has them, beside what, and what is built for them before. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 /** Each run contains the one before: `./dev test`, `./dev test --all`, `./dev test --long`. */
 export const sizes = ['test', 'all', 'long'] as const;
 export type Size = (typeof sizes)[number];
+
+/**
+ * `alone`: measures latency, so nothing runs beside it. `kernel`: one at a time, since two of them would use the same
+ * part of the kernel. `shared`: beside each other and beside one of `kernel`.
+ */
+export type Lane = 'alone' | 'kernel' | 'shared';
 
 /** What is built or fetched before tests can use it; what most tests wait for comes first, the longest builds last. */
 export const allPrograms = [
@@ -22,122 +30,30 @@ export interface Kind {
   /** As CONTRIBUTING.md has it. */
   readonly files: string;
   readonly size: Size;
-  /**
-   * Measures, or fails when another file uses the same part of the kernel: no two such files run at
-   * once.
-   */
-  readonly isExclusive: boolean;
-  readonly needs: readonly Programs[];
-  /** How many processors a file without a measured time uses; what measures latency claims more. */
-  readonly processors: number;
-  /** Of a file without a measured time. */
-  readonly usualSeconds: number;
+  /** Default: `shared`. */
+  readonly lane?: Lane;
+  readonly needs?: Programs;
 }
 
-const anywhere = {
-  size: 'test',
-  isExclusive: false,
-  needs: [],
-  processors: 0.6,
-  usualSeconds: 5,
-} as const;
-const alone = { ...anywhere, isExclusive: true, usualSeconds: 30 } as const;
-
-/** The first that fits a file is its kind. */
+/** The first that fits a file is its kind. Files start in this order, so what takes minutes comes first. */
 export const kinds: readonly Kind[] = [
-  {
-    ...alone,
-    name: 'lab',
-    files: 'attacks.lab.test.ts',
-    size: 'all',
-    processors: 1.6,
-    usualSeconds: 120,
-  },
-  { ...anywhere, name: 'lab', files: '*.lab.test.ts', processors: 0.75, usualSeconds: 300 },
-  { ...alone, name: 'kernel', files: 'clients.kernel.test.ts', size: 'all', processors: 0.7 },
-  // Processor time beside other files is up to twice as much, and not alike for all programs.
-  { ...alone, name: 'kernel', files: 'hit-ratio.kernel.test.ts', processors: 1.6 },
-  { ...alone, name: 'kernel', files: '*.kernel.test.ts', processors: 0.7 },
-  {
-    ...anywhere,
-    name: 'cluster',
-    files: 'test/cluster/wide/*.cluster.test.ts',
-    size: 'all',
-    needs: ['cluster'],
-    usualSeconds: 100,
-  },
-  {
-    ...anywhere,
-    name: 'cluster',
-    files: '*.cluster.test.ts',
-    needs: ['cluster'],
-    usualSeconds: 60,
-  },
-  { ...anywhere, name: 'helm', files: '*.helm.test.ts', needs: ['cluster'] },
-  {
-    ...anywhere,
-    name: 'node',
-    files: 'test/node/long/*.node.test.ts',
-    size: 'long',
-    needs: ['node'],
-    processors: 0.7,
-    usualSeconds: 400,
-  },
-  {
-    ...anywhere,
-    name: 'node',
-    files: '*.node.test.ts',
-    size: 'all',
-    needs: ['node'],
-    processors: 0.7,
-    usualSeconds: 300,
-  },
-  {
-    ...anywhere,
-    name: 'debian',
-    files: '*.debian.test.ts',
-    size: 'all',
-    usualSeconds: 240,
-  },
-  {
-    ...anywhere,
-    name: 'debian',
-    files: '*.image.test.ts',
-    size: 'long',
-    usualSeconds: 240,
-  },
-  {
-    ...anywhere,
-    name: 'kernels',
-    files: 'test/kernels/long/*.vm.test.ts',
-    size: 'long',
-    needs: ['kernels'],
-    usualSeconds: 3_000,
-  },
-  {
-    ...anywhere,
-    name: 'kernels',
-    files: '*.vm.test.ts',
-    size: 'all',
-    needs: ['kernels'],
-    usualSeconds: 300,
-  },
-  {
-    ...anywhere,
-    name: 'conformance',
-    files: 'test/conformance/*.test.ts',
-    processors: 0.3,
-    usualSeconds: 20,
-  },
-  // They compute all the time, and would wait for the end if they claimed a whole processor.
-  {
-    ...anywhere,
-    name: 'unit',
-    files: 'test/simulation/*.test.ts',
-    processors: 0.7,
-    usualSeconds: 40,
-  },
-  { ...anywhere, name: 'unit', files: '*.test.ts' },
+  { name: 'lab', files: 'attacks.lab.test.ts', size: 'all', lane: 'alone' },
+  { name: 'kernel', files: 'hit-ratio.kernel.test.ts', size: 'test', lane: 'alone' },
+  { name: 'kernels', files: 'test/kernels/long/*.vm.test.ts', size: 'long', needs: 'kernels' },
+  { name: 'node', files: 'test/node/long/*.node.test.ts', size: 'long', needs: 'node' },
+  { name: 'node', files: '*.node.test.ts', size: 'all', needs: 'node' },
+  { name: 'kernels', files: '*.vm.test.ts', size: 'all', needs: 'kernels' },
+  { name: 'lab', files: '*.lab.test.ts', size: 'test' },
+  { name: 'debian', files: '*.debian.test.ts', size: 'all' },
+  { name: 'debian', files: '*.image.test.ts', size: 'long' },
+  { name: 'unit', files: 'test/simulation/*.test.ts', size: 'test' },
+  { name: 'cluster', files: 'test/cluster/wide/*.cluster.test.ts', size: 'all', needs: 'cluster' },
+  { name: 'kernel', files: 'clients.kernel.test.ts', size: 'all', lane: 'kernel' },
+  { name: 'kernel', files: '*.kernel.test.ts', size: 'test', lane: 'kernel' },
+  { name: 'cluster', files: '*.cluster.test.ts', size: 'test', needs: 'cluster' },
+  { name: 'helm', files: '*.helm.test.ts', size: 'test', needs: 'cluster' },
+  { name: 'conformance', files: 'test/conformance/*.test.ts', size: 'test' },
+  { name: 'unit', files: '*.test.ts', size: 'test' },
 ];
 
 export function kindOf(file: string): Kind {
@@ -152,8 +68,23 @@ function fits(file: string, files: string): boolean {
   return file.endsWith(end) && (slash === 0 || `/${file}`.includes(`/${files.slice(0, slash)}`));
 }
 
-export function isExclusive(file: string): boolean {
-  return file.endsWith('.test.ts') && kindOf(file).isExclusive;
+export function laneOf(file: string): Lane {
+  return kindOf(file).lane ?? 'shared';
+}
+
+/** Of its kind, and of what it calls. */
+export function needsOf(file: string, size: Size, root: string): readonly Programs[] {
+  const { name, needs } = kindOf(file);
+  const text = readFileSync(join(root, file), 'utf8');
+  const olderFrom: Size = /^describeOnEveryVersion\(/m.test(text) ? 'all' : 'long';
+  const calls = (maker: string): boolean => new RegExp(`^import .*\\b${maker}\\b`, 'm').test(text);
+  return [
+    ...(needs === undefined ? [] : [needs]),
+    ...(name === 'cluster' && isWithin(olderFrom, size) ? (['older'] as const) : []),
+    ...(calls('installKit') ? (['clients'] as const) : []),
+    ...(calls('provideRegistry') ? (['registry'] as const) : []),
+    ...(calls('provideGvisor') ? (['gvisor'] as const) : []),
+  ];
 }
 
 export function isWithin(part: Size, whole: Size): boolean {

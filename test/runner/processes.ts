@@ -2,13 +2,48 @@
  * The processes of a run: those with its mark in their environment, which children inherit, and the
  * descendants of those, which may have another environment.
  */
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
-export const markVariable = 'TEST_OF';
+const markVariable = 'TEST_OF';
+const turnPollMs = 100;
 
-export function markOf(file: string): string {
-  return `${process.pid}:${file}`;
+/** From now on, children of this process have the mark of its run. */
+export function markChildren(): void {
+  process.env[markVariable] = String(process.pid);
+}
+
+/** Lets the run's own children clean up, if there is time for it, then ends everything that is left. */
+export async function endProcesses(graceMs: number): Promise<void> {
+  // A process whose parent ends first is no longer found by its parent.
+  const before = findProcesses();
+  for (const { pid, parent } of before) {
+    if (parent === process.pid && graceMs > 0) signalTo(pid, 'SIGTERM');
+  }
+  const left = (): readonly Process[] => [...before.filter(isThere), ...findProcesses()];
+  const untilMs = performance.now() + graceMs;
+  while (performance.now() < untilMs && left().length > 0) await delay(50);
+  for (const { pid } of left()) signalTo(pid, 'SIGKILL');
+}
+
+/**
+ * Waits until no other process of the machine has the turn: a listening socket with an abstract name, which the kernel
+ * releases when this process ends, however that is.
+ */
+export async function takeTurn(name: string): Promise<void> {
+  for (;;) {
+    const server = createServer();
+    server.listen(`\0${name}`);
+    try {
+      await once(server, 'listening');
+      server.unref();
+      return;
+    } catch {
+      await delay(turnPollMs);
+    }
+  }
 }
 
 interface Process {
@@ -19,11 +54,10 @@ interface Process {
   readonly isMarked: boolean;
 }
 
-/** Without an argument, of every file of this run. */
-function findProcesses(mark = `${process.pid}:`): readonly Process[] {
+function findProcesses(): readonly Process[] {
   const all = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => readProcess(Number(name), mark) ?? []);
+    .flatMap((name) => readProcess(Number(name)) ?? []);
   const found = new Map(all.filter(({ isMarked }) => isMarked).map((each) => [each.pid, each]));
   for (let before = -1; before < found.size;) {
     before = found.size;
@@ -33,26 +67,8 @@ function findProcesses(mark = `${process.pid}:`): readonly Process[] {
   return [...found.values()];
 }
 
-/** Ends a file's processes, or all of this run. */
-export function killProcesses(mark?: string): void {
-  for (const { pid } of findProcesses(mark)) signalTo(pid, 'SIGKILL');
-}
-
-/** Lets the run's own children clean up for a moment, then ends everything that is left. */
-export async function endProcesses(graceMs = 5_000): Promise<void> {
-  // A process whose parent ends first is no longer found by its parent.
-  const before = findProcesses();
-  for (const { pid, parent } of before) {
-    if (parent === process.pid) signalTo(pid, 'SIGTERM');
-  }
-  const left = (): readonly Process[] => [...before.filter(isThere), ...findProcesses()];
-  const untilMs = performance.now() + graceMs;
-  while (performance.now() < untilMs && left().length > 0) await delay(50);
-  for (const { pid } of left()) signalTo(pid, 'SIGKILL');
-}
-
 function isThere({ pid, startedAt }: Process): boolean {
-  return readProcess(pid, '')?.startedAt === startedAt;
+  return readProcess(pid)?.startedAt === startedAt;
 }
 
 function signalTo(pid: number, signal: NodeJS.Signals): void {
@@ -64,25 +80,17 @@ function signalTo(pid: number, signal: NodeJS.Signals): void {
 }
 
 /** Undefined if it has ended, or is a zombie. */
-function readProcess(pid: number, mark: string): Process | undefined {
+function readProcess(pid: number): Process | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
     // After the name, which may contain blanks.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const [state = '', parent = ''] = fields;
     if (state === 'Z' || state === 'X') return undefined;
-    const isMarked = environmentOf(pid).includes(`\0${markVariable}=${mark}`);
+    const environment = `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`;
+    const isMarked = environment.includes(`\0${markVariable}=${process.pid}\0`);
     return { pid, parent: Number(parent), startedAt: fields[19] ?? '', isMarked };
   } catch {
     return undefined;
-  }
-}
-
-/** Empty if the process has ended or is another user's. */
-function environmentOf(pid: number): string {
-  try {
-    return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`;
-  } catch {
-    return '';
   }
 }

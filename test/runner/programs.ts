@@ -16,7 +16,7 @@ import { provideGvisor } from '../node/support/gvisor.ts';
 import { provideNodeSystem } from '../node/support/node-system.ts';
 import { provideOldNmi } from '../node/support/old-nmi.ts';
 import type { Programs } from './kinds.ts';
-import { takeTurn } from './turn.ts';
+import { takeTurn } from './processes.ts';
 
 interface Outcome {
   readonly name: string;

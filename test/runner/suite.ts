@@ -1,47 +1,40 @@
 /**
- * A whole run of test files: in which order, with what, and its one report. Unit tests of one folder
- * share a process: most of a short file's time is that of starting Node and loading what it imports.
- * So do suites of one folder on one server of Kubernetes, which takes seconds of a processor to start.
+ * A whole run of test files by Node's test runner: what runs beside what, and one report with the output of each file
+ * as a whole.
  */
-import { readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { IdleProcessors } from './idle-processors.ts';
-import { isWithin, kindOf, type Kind, type Programs, type Size } from './kinds.ts';
-import { runJobs, type Builds, type Job } from './queue.ts';
-import { Report } from './report.ts';
-import { runFiles, type FileRun } from './run-files.ts';
-import { renderTimes, type FileTime, type KnownTimes } from './times.ts';
+import { once } from 'node:events';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { finished } from 'node:stream/promises';
+import { run } from 'node:test';
+import { spec, type TestEvent } from 'node:test/reporters';
+import { kinds, kindOf, laneOf, needsOf, type Lane, type Programs, type Size } from './kinds.ts';
+import { Skips } from './skips.ts';
 
-/** So that a hang ends as a failure that shows the file. */
-const timeoutMs = 1_200_000;
-const kernelsTimeoutMs = 10_800_000;
 const progressMs = 60_000;
-/**
- * Of a processor, for a file that waits most of its time. A run on a machine that is busy with other
- * work measures too little for all files: no more than six or seven may ever run at once on two.
- */
-const leastShare = 0.3;
-/** A unit test that takes so long shares no process. */
-const longSeconds = 20;
-/** Of the table at the end. */
-const shortMs = 1_000;
+const mostLongFiles = 10;
+/** Files of every kind wait for something half of their time. */
+const atOnce: Readonly<Record<Lane, number>> = {
+  alone: 1,
+  kernel: 1,
+  shared: 2 * Math.max(2, availableParallelism()),
+};
 
 export interface SuiteOptions {
   readonly root: string;
   /** From the root. */
   readonly files: readonly string[];
   readonly size: Size;
-  /** Whether unit tests of a folder share a process. It saves processor time, and few files end later. */
-  readonly sharesProcesses: boolean;
-  /** Of earlier runs. */
-  readonly known: KnownTimes;
-  readonly builds: Builds & {
+  readonly builds: {
     readonly skipped: readonly string[];
     readonly failed: readonly string[];
+    readonly change: Promise<void>;
+    isThere(programs: Programs): boolean;
   };
-  /** How long files may still wait for those programs when nothing else is left to run. */
-  readonly patienceMs: (programs: readonly Programs[]) => number;
-  readonly timeoutMs?: number;
+  /** Resolves when files no longer wait for programs. */
+  readonly lateness: Promise<void>;
+  /** Of one file, so that a hang ends as a failure that shows it. */
+  readonly timeoutMs: number;
   /** Whether it has failed if anything has not run but what a listed capability of the machine is missing for. */
   readonly mustRunAll: boolean;
   /** Nothing starts after it, and there is no summary. */
@@ -50,141 +43,194 @@ export interface SuiteOptions {
   readonly log: (line: string) => void;
 }
 
-export interface SuiteResult {
-  readonly isPassed: boolean;
-  readonly times: readonly FileTime[];
-}
-
-export function planJobs({
-  root,
-  files,
-  size,
-  sharesProcesses,
-  known,
-}: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'sharesProcesses' | 'known'>): readonly Job[] {
-  const textOf = (file: string): string => readFileSync(join(root, file), 'utf8');
-  const groups = Object.groupBy(files, (file) =>
-    sharesProcesses ? processOf(file, textOf) : file,
-  );
-  return Object.values(groups).map((group = []): Job => {
-    const name = nameOf(group);
-    const [first = ''] = group;
-    const kind = kindOf(first);
-    const needs = needsOf(first, size, textOf(first));
-    const expectedMs = known[name]?.wallMs ?? kind.usualSeconds * 1_000 * group.length;
-    const processors = processorsOf(kind, known[name]);
-    return { name, files: group, isExclusive: kind.isExclusive, needs, processors, expectedMs };
-  });
-}
-
-/**
- * What measures keeps its claim. The load of others is that of earlier runs, if it is less than usual: what
- * claims more than the short files beside it leave free would wait for the end, and then run alone.
- */
-function processorsOf({ processors }: Kind, time: KnownTimes[string] | undefined): number {
-  if (processors > 1 || time?.processorMs === undefined) return processors;
-  return Math.min(processors, Math.max(leastShare, time.processorMs / time.wallMs));
-}
-
-/** Files with the same one share a process. */
-function processOf(file: string, textOf: (file: string) => string): string {
-  const folder = dirname(file);
-  const { name, usualSeconds } = kindOf(file);
-  if (name === 'unit' && folder !== '.' && usualSeconds < longSeconds) return folder;
-  const isOnSharedServer = name === 'cluster' && /^describeOnNewestVersion\(/m.test(textOf(file));
-  return isOnSharedServer ? `${folder} on one server` : file;
-}
-
-function nameOf(files: readonly string[]): string {
-  const [first = ''] = files;
-  const names = kindOf(first).name === 'unit' ? '' : first.replace(/^.*\/[^.]*/, '/*');
-  return files.length === 1 ? first : `${dirname(first)}${names} (${files.length} files)`;
-}
-
-/** Of its kind, and of what it calls. */
-export function needsOf(file: string, size: Size, text: string): readonly Programs[] {
-  const { name, needs } = kindOf(file);
-  const olderFrom: Size = /^describeOnEveryVersion\(/m.test(text) ? 'all' : 'long';
-  return [
-    ...needs,
-    ...(name === 'cluster' && isWithin(olderFrom, size) ? (['older'] as const) : []),
-    ...(/^import .*\binstallKit\b/m.test(text) ? (['clients'] as const) : []),
-    ...(/^import .*\bprovideRegistry\b/m.test(text) ? (['registry'] as const) : []),
-    ...(/^import .*\bprovideGvisor\b/m.test(text) ? (['gvisor'] as const) : []),
-  ];
-}
-
-export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
-  const { builds, log, output, stop } = options;
-  const jobs = planJobs(options);
+/** Whether all passed. */
+export async function runSuite(options: SuiteOptions): Promise<boolean> {
+  const { builds, files, log, mustRunAll, output, stop } = options;
   const report = new Report(output);
-  const times: FileTime[] = [];
-  const running = new Map<string, number>();
-  // A file's output shows only when it has ended.
-  const progress = setInterval(() => {
-    const now = performance.now();
-    const names = [...running].map(([name, at]) => `${name} (${((now - at) / 1000).toFixed(0)} s)`);
-    log(`${times.length} of ${jobs.length} processes have run; now: ${names.join(', ') || 'none'}`);
-  }, progressMs);
-  const late = await runJobs({
-    jobs,
-    builds,
-    stop,
-    idle: new IdleProcessors(),
-    patienceMs: (job) => options.patienceMs(job.needs),
-    run: async ({ name, files }) => {
-      running.set(name, performance.now());
-      const result = await tryRun(files, options);
-      running.delete(name);
-      times.push(timeOf(name, files, result));
-      if (result instanceof Error) await report.fail(`${name}: ${result.message}`);
-      else await report.add(name, result.events);
-    },
-  });
+  const progress = setInterval(() => log(report.progress()), progressMs);
+  const late: string[] = [];
+  for (const lanes of [['alone'], ['kernel', 'shared']] as const) {
+    const ended = lanes.map((lane) => runLane(lane, options, report));
+    late.push(...(await Promise.all(ended)).flat());
+  }
   clearInterval(progress);
-  if (stop.aborted) return { isPassed: false, times: [] };
+  if (stop.aborted) return false;
   for (const what of builds.failed) await report.fail(`the programs for ${what} cannot be built`);
   const skipped = [
     ...builds.skipped,
-    ...late.map(({ name }) => `SKIPPED: ${name}: its programs are still being built`),
+    ...late.map((file) => `SKIPPED: ${file}: its programs are still being built`),
   ];
-  if (options.mustRunAll) {
-    const reasons = report.skips.unlisted().map((reason) => `SKIPPED: ${reason}`);
-    for (const line of [...skipped, ...reasons]) {
-      await report.fail(`${line}; test/runner/skips.ts has what may be skipped here`);
-    }
+  const reasons = report.skips.unlisted().map((reason) => `SKIPPED: ${reason}`);
+  for (const line of mustRunAll ? [...skipped, ...reasons] : []) {
+    await report.fail(`${line}; test/runner/skips.ts has what may be skipped here`);
   }
-  await report.print(
-    [`\n${renderTimes(times, shortMs)}\n`, ...skipped.map((line) => `${line}\n`)].join(''),
-  );
+  log(`${files.length} files; the longest: ${report.longest()}`);
+  await report.print(skipped.map((line) => `${line}\n`).join(''));
   const isPassed = await report.end();
   log(report.skips.summary());
-  return { isPassed, times };
+  return isPassed;
 }
 
-async function tryRun(
-  files: readonly string[],
-  { root, size, timeoutMs: limitMs = timeoutOf(files, size) }: SuiteOptions,
-): Promise<FileRun | Error> {
-  try {
-    return await runFiles(files, {
+/** Returns the files whose programs were not there in time. */
+async function runLane(
+  lane: Lane,
+  { root, files, size, builds, lateness, timeoutMs, stop }: SuiteOptions,
+  report: Report,
+): Promise<readonly string[]> {
+  let isLate = false;
+  void lateness.then(() => (isLate = true));
+  const orderOf = (file: string): number => kinds.indexOf(kindOf(file));
+  let left = files
+    .filter((file) => laneOf(file) === lane)
+    .toSorted((one, other) => orderOf(one) - orderOf(other));
+  while (left.length > 0 && !stop.aborted) {
+    const ready = left.filter((file) =>
+      needsOf(file, size, root).every((each) => builds.isThere(each)),
+    );
+    if (ready.length === 0) {
+      if (isLate) break;
+      await Promise.race([builds.change, lateness]);
+      continue;
+    }
+    left = left.filter((file) => !ready.includes(file));
+    const events = run({
+      files: ready,
       cwd: root,
-      timeoutMs: limitMs,
-      environment: { TEST_SIZE: size },
+      concurrency: atOnce[lane],
+      timeout: timeoutMs,
+      signal: stop,
+      execArgv: [`--import=${join(import.meta.dirname, 'test-process.ts')}`],
+      env: {
+        ...process.env,
+        TEST_SIZE: size,
+        TEST_TIMEOUT_MS: String(timeoutMs),
+        // Most of a short test's time is that of compiling what it imports: 0.9 s of processor time become 0.5 s.
+        NODE_COMPILE_CACHE: join(root, '.cache/compile'),
+        // Kubernetes' programs live for a minute, and memory is not what this machine lacks.
+        GOGC: '400',
+      },
     });
-  } catch (err) {
-    return err instanceof Error ? err : new Error(String(err));
+    await report.add(events as AsyncIterable<TestEvent>);
+  }
+  return left;
+}
+
+const countNames = ['tests', 'suites', 'passed', 'failed', 'cancelled', 'skipped', 'todo'] as const;
+
+type Counts = Record<(typeof countNames)[number] | 'topLevel', number>;
+
+/** The reports of several runs of Node's test runner as one, in the form of that runner. */
+class Report {
+  readonly #reporter = new spec();
+  readonly #startMs = performance.now();
+  readonly #counts: Counts = {
+    tests: 0,
+    suites: 0,
+    passed: 0,
+    failed: 0,
+    cancelled: 0,
+    skipped: 0,
+    todo: 0,
+    topLevel: 0,
+  };
+  readonly #running = new Set<string>();
+  readonly #seconds = new Map<string, number>();
+  readonly skips = new Skips();
+  #hasPassed = true;
+  #lastWritten: Promise<void> = Promise.resolve();
+
+  constructor(output: NodeJS.WritableStream) {
+    this.#reporter.pipe(output, { end: false });
+  }
+
+  progress(): string {
+    const running = [...this.#running].join(', ') || 'none';
+    return `${this.#seconds.size} files have run; now: ${running}`;
+  }
+
+  longest(): string {
+    const sorted = [...this.#seconds].toSorted(([, one], [, other]) => other - one);
+    const chosen = sorted.slice(0, mostLongFiles);
+    return chosen.map(([file, seconds]) => `${file} ${seconds.toFixed(0)} s`).join(', ');
+  }
+
+  /** Node reports the tests of one file after those of another, and their end by a summary of the file. */
+  async add(events: AsyncIterable<TestEvent>): Promise<void> {
+    let ofFile: TestEvent[] = [];
+    let isWhole = false;
+    for await (const event of events) {
+      if (event.type === 'test:dequeue' && isFile(event.data)) this.#running.add(event.data.name);
+      if (event.type === 'test:complete' && isFile(event.data)) {
+        this.#running.delete(event.data.name);
+        this.#seconds.set(event.data.name, event.data.details.duration_ms / 1000);
+      }
+      if (event.type === 'test:summary' && event.data.file === undefined) {
+        isWhole = true;
+        this.#hasPassed &&= event.data.success;
+        // The type of Node 26 lacks one of them.
+        const counts = new Map<string, number>(Object.entries(event.data.counts));
+        for (const name of countNames) this.#counts[name] += counts.get(name) ?? 0;
+      } else if (
+        event.data !== undefined &&
+        'file' in event.data &&
+        event.data.file !== undefined
+      ) {
+        ofFile.push(event);
+        if (event.type !== 'test:summary') continue;
+      }
+      await this.#write(ofFile);
+      ofFile = [];
+    }
+    if (!isWhole) await this.fail('the test runner ended without a summary');
+  }
+
+  /** A failure outside all tests; it counts as one. */
+  async fail(message: string): Promise<void> {
+    this.#hasPassed = false;
+    this.#counts.tests += 1;
+    this.#counts.failed += 1;
+    await this.print(`FAILED: ${message}\n`);
+  }
+
+  /** In order with the output of tests. */
+  print(message: string): Promise<void> {
+    return this.#write([{ type: 'test:stdout', data: { file: '', message } }]);
+  }
+
+  /** Prints the summary, then the failed tests; whether all passed. */
+  async end(): Promise<boolean> {
+    const durationMs = performance.now() - this.#startMs;
+    const success = this.#hasPassed && this.#counts.failed + this.#counts.cancelled === 0;
+    const lines = [
+      ...countNames.map((name) => `${name.replace(/^(pass|fail)ed$/, '$1')} ${this.#counts[name]}`),
+      `duration_ms ${durationMs}`,
+    ];
+    const data = { success, counts: this.#counts, duration_ms: durationMs, file: undefined };
+    await this.#write([
+      ...lines.map((message): TestEvent => ({
+        type: 'test:diagnostic',
+        data: { nesting: 0, message, level: 'info' },
+      })),
+      { type: 'test:summary', data },
+    ]);
+    this.#reporter.end();
+    await finished(this.#reporter);
+    return success;
+  }
+
+  /** What two lanes have at the same time is written one after the other. */
+  #write(events: readonly TestEvent[]): Promise<void> {
+    this.#lastWritten = this.#lastWritten.then(async () => {
+      for (const event of events) {
+        this.skips.add(event);
+        if (!this.#reporter.write(event)) await once(this.#reporter, 'drain');
+      }
+    });
+    return this.#lastWritten;
   }
 }
 
-function timeoutOf(files: readonly string[], size: Size): number {
-  const isLong = size === 'long' && files.some((file) => kindOf(file).name === 'kernels');
-  return isLong ? kernelsTimeoutMs : timeoutMs;
-}
-
-function timeOf(name: string, [first = '']: readonly string[], run: FileRun | Error): FileTime {
-  const { wallMs, usage } = run instanceof Error ? { wallMs: 0, usage: undefined } : run;
-  const waitedMs = usage?.waitedMs ?? 0;
-  const kind = kindOf(first).name;
-  return { file: name, kind, wallMs: wallMs - waitedMs, processorMs: usage?.processorMs, waitedMs };
+/** Of the file itself, and not of a test in it. */
+function isFile({ name, nesting }: { readonly name: string; readonly nesting: number }): boolean {
+  return nesting === 0 && name.endsWith('.test.ts');
 }
