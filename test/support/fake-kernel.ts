@@ -73,35 +73,32 @@ export function openFakeKernel(calls: string[] = []) {
         // Pinned maps are shared.
         if (!existsSync(pin)) write(pin, { id: (state.lastId += 1), value: settings });
       }
-      const mapIds = Object.values(pins).map((pin) => Number(read(pin)['id']));
       for (const [name, pin] of Object.entries(programs)) {
-        write(pin, { name, id: (state.lastId += 1), mapIds });
+        write(pin, { name, programId: (state.lastId += 1) });
       }
     },
     attach: (program: string, attachType: number, cgroup: string, pin: string) => {
-      const { name, id } = read(program);
+      const { name, programId } = read(program);
       const hook = hooks.find((each) => name === `nmi_${each}`);
       if (hook === undefined || attachTypes[hook] !== attachType) {
         throw nativeFailure('EINVAL', 'attach');
       }
       calls.push(`attach ${name as string} to ${cgroup}`);
-      write(pin, { id: 0, type: 3, attachType, cgroupId: inodeOf(cgroup), programId: id });
+      write(pin, { attachType, cgroupId: inodeOf(cgroup), programId });
     },
     replace: (program: string, pin: string) => {
-      const { name, id } = read(program);
+      const { name, programId } = read(program);
       calls.push(`replace ${name as string}`);
-      write(pin, { ...read(pin), programId: id });
+      write(pin, { ...read(pin), programId });
     },
     detach: (pin: string) => calls.push(`detach ${basename(pin)}`),
     linkInfo: read,
-    programInfo: read,
-    openMap: (pin: string) => {
+    openPin: (pin: string) => {
       read(pin);
       const map = openSync(pin, 'r');
       opened.set(map, pin);
       return map;
     },
-    mapId: (map: number) => read(opened.get(map) ?? '')['id'],
     mapGet: (map: number) => {
       const pin = opened.get(map) ?? '';
       if (basename(pin) === 'settings') return read(pin)['value'];

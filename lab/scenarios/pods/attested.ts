@@ -83,7 +83,7 @@ const unrecorded: Scenario = {
     assert.match(answer.body, /no record of who opened this connection/);
     await eventually(async () => {
       assert.ok(
-        (await testBed.agent.metric('nmi_redirect_fallback_connections_total')) > 0,
+        (await testBed.agent.metric('nmi_unrecorded_callers_total{outcome="refused"}')) > 0,
         'the connection was not counted',
       );
     });

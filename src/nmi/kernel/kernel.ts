@@ -15,7 +15,7 @@ import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
 import { findRefusal } from '../../redirect/ebpf/programs.ts';
 import { replacePrograms } from '../../redirect/ebpf/stale-programs.ts';
-import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
+import { openIptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
 import type { Config } from '../config/config.ts';
@@ -147,7 +147,7 @@ function iptablesAlone(config: Config, clock: Clock): Redirect {
   return replacePrograms(iptables(config, false), config.bpfPinFolder, clock);
 }
 
-function iptables(config: Config, isBehind: boolean): IptablesRedirect {
+function iptables(config: Config, isBehind: boolean): Redirect {
   return openIptablesRedirect({
     target: targetOf(config),
     isBehind,

@@ -15,7 +15,7 @@ import { portToMaintain, type Neighbor, type Side, type Slot } from './slots.ts'
 type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
 /** What a redirect by programs in the kernel can do, too. */
-type Programs = Pick<EbpfRedirect, 'letThrough' | 'counters' | 'countFallbackConnections'>;
+type Programs = Pick<EbpfRedirect, 'letThrough' | 'counters'>;
 
 type OwnSlot = Pick<Slot, 'port' | 'own' | 'other' | 'isAlone' | 'turn'> & Disposable;
 
@@ -58,7 +58,6 @@ export class Reconciler extends NodeRedirect {
   /** Checks of the front alone that may follow. */
   #frontsLeft = 0;
   #nodePods: readonly bigint[] | undefined;
-  #caught = 0;
   #lastProblem = '';
   #failures = 0;
   #running: Promise<void> | undefined;
@@ -326,11 +325,6 @@ export class Reconciler extends NodeRedirect {
       // It must not fail the scrape.
     }
     if (totals === undefined) return [];
-    // Reading it runs a tool, so the next scrape shows the value.
-    void programs?.countFallbackConnections().then(
-      (total) => (this.#caught = total ?? this.#caught),
-      () => undefined,
-    );
     const connects = {
       redirected: totals.redirected,
       direct: totals.direct,
@@ -339,10 +333,7 @@ export class Reconciler extends NodeRedirect {
       rate: totals.tooFast,
       full: totals.unrecorded,
     };
-    return [
-      ...samplesBy('nmi_ebpf_connects_total', 'outcome', connects),
-      { metric: 'nmi_redirect_fallback_connections_total', value: this.#caught },
-    ];
+    return samplesBy('nmi_ebpf_connects_total', 'outcome', connects);
   }
 
   #outcome(before: RedirectStatus): CheckOutcome {

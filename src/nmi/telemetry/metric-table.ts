@@ -167,10 +167,6 @@ export const newMetrics = {
     ['outcome'],
     'With eBPF, connections without a record of their caller: by_link (identified by address and network link), refused (--unrecorded-callers, or a link that pods share).',
   ),
-  nmi_redirect_fallback_connections_total: counter(
-    [],
-    'Connections that netfilter redirected behind the eBPF programs, as of the previous scrape.',
-  ),
   nmi_redirect_up: gauge(['mode'], '1 if the redirect is in place after the last check.'),
   nmi_redirect_reconciles_total: counter(
     ['outcome'],

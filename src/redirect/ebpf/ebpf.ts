@@ -5,8 +5,7 @@
  *
  * The iptables redirect is the fallback. It sees only connections that bypass the programs: those
  * older than the programs, which are cut, and packets from raw sockets, which the agent refuses
- * because they have no record. Neither leaves the node, and the rule's counter counts both. A node
- * without iptables has the guard only, which rejects such packets with an ICMP error instead of
+ * because they have no record. Neither leaves the node. A node without iptables has the guard only, which rejects such packets with an ICMP error instead of
  * dropping them.
  *
  * Everything is pinned: programs, maps and links outlive the process, and the next process takes over.
@@ -38,7 +37,6 @@ import {
 } from './programs.ts';
 import { settingsOf } from './settings.ts';
 import { ensureLink } from '../host/link.ts';
-import type { IptablesRedirect } from '../iptables/iptables.ts';
 import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import {
@@ -67,7 +65,7 @@ export interface EbpfRedirectOptions {
   /** Cgroups of the node's other agents, which an update starts or ends: these are exempt, too. */
   readonly otherAgents?: () => readonly bigint[];
   /** The redirect for connections that bypass the programs, for the same target. */
-  readonly fallback: IptablesRedirect;
+  readonly fallback: Redirect;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
   /** SO_NETNS_COOKIE of the network namespace of `host`. Default: read from the kernel. */
@@ -85,12 +83,6 @@ export interface EbpfRedirect extends Redirect {
   letThrough(cgroupIds: readonly bigint[]): Promise<void>;
   /** Undefined while no programs are installed. @throws RedirectError */
   counters(): ProgramCounters | undefined;
-  /**
-   * Connections that bypassed the programs and were redirected by the fallback. Undefined without a
-   * fallback.
-   * @throws RedirectError
-   */
-  countFallbackConnections(): Promise<number | undefined>;
 }
 
 /** The options with their defaults. */
@@ -145,7 +137,6 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         if (typeof wanted !== 'string') changeNodePods(wanted, settings.target);
       }),
     counters: () => readCounters(settings.pinFolder),
-    countFallbackConnections: () => settings.fallback.countRedirected(),
   };
 }
 

@@ -65,7 +65,6 @@ const agentLink = /^link_getsockopt_\d+$/;
 /** Pins of the programs that reserve the agent's address and port. */
 export const bindLinks = ['link_bind4', 'link_bind6'] as const;
 
-const cgroupLinkType = 3;
 const settingsMap = '.rodata.nmi';
 
 /**
@@ -232,21 +231,22 @@ function load(native: NativeModule, wanted: WantedPrograms): string[] {
  * @throws RedirectError
  */
 export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string[] {
-  if (listPins(wanted.pinFolder).length === 0) return 'absent';
+  const { pinFolder } = wanted;
+  const names = listPins(pinFolder);
+  if (names.length === 0) return 'absent';
   return inKernel((native) => {
-    const { pinFolder } = wanted;
-    const settings = mapIdOf(native, join(pinFolder, 'settings'));
-    const callers = mapIdOf(native, join(pinFolder, 'callers'));
     const present = readValue(native, pinFolder, 'settings');
     const difference =
       present === undefined ? 'settings missing' : diffSettings(present, wanted.settings);
     return [
       ...(difference === undefined ? [] : [difference]),
-      ...(callers === undefined ? ['map of callers missing'] : []),
-      ...hooks.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
+      // Until its end an installation has two sets of programs, which may use different maps.
+      ...(names.includes('next_settings') ? ['an installation has not ended'] : []),
+      ...sharedMaps.flatMap((name) => (names.includes(name) ? [] : [`map ${name} missing`])),
+      ...hooks.flatMap((hook) => diffHook(native, wanted, hook)),
       ...wantedSets(wanted).flatMap(([set, ids]) => {
         const found = unlessMissing(() => readCgroups(native, pinFolder, set));
-        return found === undefined ? [`map ${set} missing`] : diffCgroups(set, found, ids);
+        return found === undefined ? [] : diffCgroups(set, found, ids);
       }),
     ];
   });
@@ -256,14 +256,12 @@ function diffHook(
   native: NativeModule,
   wanted: WantedPrograms,
   hook: Hook,
-  settings: number | undefined,
-  callers: number | undefined,
 ): readonly string[] {
   const { pinFolder, agent } = wanted;
   const cgroup = cgroupOf(hook, wanted);
   const link = unlessMissing(() => native.linkInfo(join(pinFolder, linkName(hook, agent.id))));
   if (link === undefined) return [`program ${hook.name} not attached`];
-  if (link.type !== cgroupLinkType || link.attachType !== hook.attachType) {
+  if (link.attachType !== hook.attachType) {
     return [`link ${hook.name} is of another kind`];
   }
   if (link.cgroupId === 0n) return [`program ${hook.name} detached, its cgroup is gone`];
@@ -271,13 +269,10 @@ function diffHook(
     return [`program ${hook.name} attached to cgroup ${link.cgroupId}`];
   }
   const pin = join(pinFolder, `program_${hook.name}`);
-  const program = unlessMissing(() => native.programInfo(pin));
-  if (program?.id !== link.programId) return [`program ${hook.name} is not the one we know`];
-  const uses = (map: number | undefined) => map === undefined || program.mapIds.includes(map);
-  if (!uses(settings)) return [`program ${hook.name} has other settings`];
-  // Those that write and read the records.
-  const isOfRecords = hook.name === 'sockops' || hook.name === 'getsockopt';
-  return isOfRecords && !uses(callers) ? [`program ${hook.name} uses another map of callers`] : [];
+  const program = unlessMissing(() => native.linkInfo(pin));
+  return program?.programId === link.programId
+    ? []
+    : [`program ${hook.name} is not the one we know`];
 }
 
 function isLinkedTo(
@@ -287,9 +282,7 @@ function isLinkedTo(
   cgroupId: bigint,
 ): boolean {
   const link = unlessMissing(() => native.linkInfo(pin));
-  return (
-    link?.type === cgroupLinkType && link.attachType === attachType && link.cgroupId === cgroupId
-  );
+  return link?.attachType === attachType && link.cgroupId === cgroupId;
 }
 
 /**
@@ -364,10 +357,6 @@ function isOurs(name: string): boolean {
   if (bare === 'settings' || sharedMaps.some((map) => map === bare)) return true;
   if (agentLink.test(bare)) return true;
   return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
-}
-
-function mapIdOf(native: NativeModule, pin: string): number | undefined {
-  return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapId(map)));
 }
 
 /** The only value of an array map of the installed programs, if there are any. */

@@ -4,7 +4,6 @@
  * uses the kubelet's.
  */
 import { failureOf, outputOf, type Host, type ToolResult } from '../host/command.ts';
-import { chainName } from './rules.ts';
 import { isUnavailable, RedirectError } from '../redirect.ts';
 
 export type Backend = 'nft' | 'legacy';
@@ -83,29 +82,6 @@ export async function probeTable(
   throw failure;
 }
 
-/**
- * Number of connections that the DNAT rule has redirected since its creation: only the first packet of a
- * connection traverses table `nat`. Undefined without the rule.
- * @throws RedirectError
- */
-export async function countRedirected(host: Host, backend: Backend): Promise<number | undefined> {
-  if (await isUnusedLegacy(host, backend, 'nat')) return undefined;
-  const result = await runSave(host, backend, 'nat', ['-c']);
-  return parseRedirected(outputOf('read counters', saveOf(backend), result));
-}
-
-/** Not the rule of the rate, whose destination is no address. */
-const countedDnat = new RegExp(
-  `^\\[(\\d+):\\d+\\] -A ${chainName} .* -j DNAT --to-destination (?!0\\.0\\.0\\.0)`,
-  'gm',
-);
-
-/** Reads the output of `iptables-save -c -t nat`. Never throws. */
-function parseRedirected(save: string): number | undefined {
-  const counts = [...save.matchAll(countedDnat)].map((match) => Number(match[1]));
-  return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
-}
-
 /** Longest wait for the xtables lock that all legacy tools share. */
 const lockWaitSec = 5;
 
@@ -121,13 +97,8 @@ export async function restoreRules(host: Host, backend: Backend, script: string)
   throw failureOf(writeStep, saveOf(backend), await runSave(host, backend, 'nat')) ?? failure;
 }
 
-function runSave(
-  host: Host,
-  backend: Backend,
-  table: Table,
-  options: readonly string[] = [],
-): Promise<ToolResult> {
-  return host.run(saveOf(backend), [...options, '-t', table], { maxBytes: maxSaveBytes });
+function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
+  return host.run(saveOf(backend), ['-t', table], { maxBytes: maxSaveBytes });
 }
 
 function saveOf(backend: Backend): string {

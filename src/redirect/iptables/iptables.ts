@@ -10,7 +10,6 @@
 import { collectErrors } from '../host/collect-errors.ts';
 import { createMutex } from '../host/mutex.ts';
 import {
-  countRedirected,
   detectBackend,
   otherBackend,
   probeTable,
@@ -67,14 +66,6 @@ export interface IptablesRedirectOptions {
   readonly host?: Host;
 }
 
-export interface IptablesRedirect extends Redirect {
-  /**
-   * Connections that its rule has redirected since the rule was created; undefined without a rule.
-   * @throws RedirectError
-   */
-  countRedirected(): Promise<number | undefined>;
-}
-
 type Settings = Required<IptablesRedirectOptions>;
 
 /**
@@ -82,7 +73,7 @@ type Settings = Required<IptablesRedirectOptions>;
  * refuses, never for a state that `verify` can describe.
  * @throws RangeError for a target that is not IPv4.
  */
-export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
+export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Redirect {
   const settings: Settings = {
     backend: 'auto',
     guard: true,
@@ -131,11 +122,6 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
         return rules.problems.length === 0 && (port === undefined || rules.port === port);
       }),
     remove: () => serialize(() => remove(settings)),
-    countRedirected: () =>
-      serialize(async () => {
-        const { backend } = await read();
-        return backend && countRedirected(settings.host, backend);
-      }),
   };
 }
 

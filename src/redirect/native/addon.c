@@ -267,34 +267,6 @@ static void detach(struct call *call)
 	detach_link(call->in[0].text, &call->fault);
 }
 
-static void link_info(struct call *call)
-{
-	struct bpf_link_info info = {};
-
-	if (read_link(call->in[0].text, &info, &call->fault))
-		return;
-	put(call, "programId", number(call, info.prog_id));
-	put(call, "type", number(call, info.type));
-	put(call, "attachType", number(call, info.cgroup.attach_type));
-	put(call, "cgroupId", big(call, info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0));
-}
-
-static void program_info(struct call *call)
-{
-	struct bpf_prog_info info = {};
-	__u32 map_ids[MAX_PROGRAM_MAPS], index;
-	napi_value ids;
-
-	if (read_program(call->in[0].text, &info, map_ids, &call->fault))
-		return;
-	put(call, "id", number(call, info.id));
-	if (napi_create_array(call->env, &ids))
-		return;
-	for (index = 0; index < info.nr_map_ids && index < MAX_PROGRAM_MAPS; index++)
-		napi_set_element(call->env, ids, index, number(call, map_ids[index]));
-	put(call, "mapIds", ids);
-}
-
 static bool is_per_cpu(__u32 type)
 {
 	return type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_PERCPU_ARRAY ||
@@ -319,17 +291,9 @@ static bool find_map(struct call *call, const struct bytes *key, const struct by
 	return !call->fault.step;
 }
 
-static void open_map(struct call *call)
+static void open_object(struct call *call)
 {
-	put_descriptor(call, open_pin(call->in[0].text, PIN_MAP, call->in[1].flag, &call->fault));
-}
-
-static void map_id(struct call *call)
-{
-	struct bpf_map_info info = {};
-
-	if (find_map(call, NULL, NULL, &info))
-		call->result = number(call, info.id);
+	put_descriptor(call, open_pin(call->in[0].text, call->in[1].flag, &call->fault));
 }
 
 static void map_get(struct call *call)
@@ -527,10 +491,7 @@ static const struct function functions[] = {
 	{ "attach", "program:s type:d cgroup:s pin:s", attach },
 	{ "replace", "program:s pin:s", replace },
 	{ "detach", "pin:s", detach },
-	{ "linkInfo", "pin:s", link_info },
-	{ "programInfo", "pin:s", program_info },
-	{ "openMap", "pin:s readOnly:f", open_map },
-	{ "mapId", "map:d", map_id },
+	{ "openPin", "pin:s readOnly:f", open_object },
 	{ "mapGet", "map:d key:b", map_get },
 	{ "mapSet", "map:d key:b value:b", map_set },
 	{ "mapDelete", "map:d key:b", map_delete },

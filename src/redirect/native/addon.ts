@@ -2,7 +2,7 @@
  * Types of the native addon, and the translation of its failures into RedirectError. The C side validates
  * every argument before it has any effect.
  */
-import { closeSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { loadAddon } from './native-files.ts';
 import { cutFlows, cutSockets, ruleGeneration, type FlowEnd } from './connections.ts';
 import type { OpenNetlink } from './netlink.ts';
@@ -17,18 +17,12 @@ export type BpfMap = number;
 export type Pins = Readonly<Record<string, string>>;
 
 export interface LinkInfo {
+  /** NaN for an object of another kind. */
   readonly programId: number;
-  /** `enum bpf_link_type`; 3 is a link to a cgroup. */
-  readonly type: number;
-  /** `enum bpf_attach_type`. */
+  /** `enum bpf_attach_type`; NaN if it is not a link to a cgroup. */
   readonly attachType: number;
   /** 0 if the cgroup was deleted. */
   readonly cgroupId: bigint;
-}
-
-export interface ProgramInfo {
-  readonly id: number;
-  readonly mapIds: readonly number[];
 }
 
 /** The programs' answer about a socket. */
@@ -57,10 +51,10 @@ export interface NativeModule {
   /** Replaces the program of a link by a pinned one, without a gap. */
   replace(program: string, pin: string): void;
   detach(pin: string): void;
+  /** Of a pinned link, or the id of a pinned program. */
   linkInfo(pin: string): LinkInfo;
-  programInfo(pin: string): ProgramInfo;
-  openMap(pin: string, readOnly: boolean): BpfMap;
-  mapId(map: BpfMap): number;
+  /** Opens a pinned object of any kind. Links and programs cannot be opened for reading only. */
+  openPin(pin: string, readOnly: boolean): BpfMap;
   mapGet(map: BpfMap, key: Uint8Array): Uint8Array | undefined;
   mapSet(map: BpfMap, key: Uint8Array, value: Uint8Array): void;
   mapDelete(map: BpfMap, key: Uint8Array): boolean;
@@ -142,7 +136,7 @@ export function nativeModule(): NativeModule {
   if (!isNativeModule(exports)) {
     throw new RedirectError('UNSUPPORTED', 'load native module', 'the file is another module');
   }
-  loaded = { ...exports, ...overNetlink(exports.openNetlink) };
+  loaded = { ...exports, ...overNetlink(exports.openNetlink), linkInfo: linkInfoBy(exports) };
   return loaded;
 }
 
@@ -156,6 +150,25 @@ function overNetlink(open: OpenNetlink) {
     ownsLink: ownsLink.bind(undefined, open),
     isLocal: isLocal.bind(undefined, open),
     hasLink: hasLink.bind(undefined, open),
+  };
+}
+
+/** As text of the kernel, by which it describes a descriptor of this process. */
+function linkInfoBy({ openPin }: NativeModule): NativeModule['linkInfo'] {
+  return (pin) => {
+    const descriptor = openPin(pin, false);
+    try {
+      const text = readFileSync(`/proc/self/fdinfo/${descriptor}`, 'latin1');
+      const find = (name: string): string | undefined =>
+        new RegExp(`^${name}:\\t(\\d+)$`, 'm').exec(text)?.[1];
+      return {
+        programId: Number(find('prog_id')),
+        attachType: Number(find('cgroup_id') && find('attach_type')),
+        cgroupId: BigInt(find('cgroup_id') ?? 0),
+      };
+    } finally {
+      closeSync(descriptor);
+    }
   };
 }
 
@@ -189,7 +202,7 @@ export function withMap<T>(
   access: 'read' | 'write',
   use: (map: BpfMap) => T,
 ): T {
-  const map = native.openMap(pin, access === 'read');
+  const map = native.openPin(pin, access === 'read');
   try {
     return use(map);
   } finally {

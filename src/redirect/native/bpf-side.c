@@ -121,7 +121,7 @@ cleanup:
 int attach_program(const char *pin, int attach_type, const char *cgroup, const char *link_pin,
 		   struct fault *fault)
 {
-	int program = open_pin(pin, PIN_PROGRAM, false, fault);
+	int program = open_pin(pin, false, fault);
 	int folder = -1, link = -1, result = -1;
 
 	if (program < 0)
@@ -148,11 +148,11 @@ cleanup:
 
 int replace_program(const char *pin, const char *link_pin, struct fault *fault)
 {
-	int link, error, program = open_pin(pin, PIN_PROGRAM, false, fault);
+	int link, error, program = open_pin(pin, false, fault);
 
 	if (program < 0)
 		return -1;
-	link = open_pin(link_pin, PIN_LINK, false, fault);
+	link = open_pin(link_pin, false, fault);
 	error = link < 0 ? 0 : bpf_link_update(link, program, NULL);
 	close(program);
 	if (link < 0)
@@ -163,7 +163,7 @@ int replace_program(const char *pin, const char *link_pin, struct fault *fault)
 
 int detach_link(const char *pin, struct fault *fault)
 {
-	int link = open_pin(pin, PIN_LINK, false, fault);
+	int link = open_pin(pin, false, fault);
 	int error;
 
 	if (link < 0)
@@ -173,69 +173,30 @@ int detach_link(const char *pin, struct fault *fault)
 	return error ? fail(fault, "detach", error) : 0;
 }
 
-/* A pin does not report its type, and reading link info from a map returns unrelated bytes. */
-static bool is_kind(int descriptor, enum pin_kind kind)
-{
-	static const char *const names[] = {
-		[PIN_LINK] = "anon_inode:bpf-link",
-		[PIN_PROGRAM] = "anon_inode:bpf-prog",
-		[PIN_MAP] = "anon_inode:bpf-map",
-	};
-	char path[64], target[64];
-	ssize_t length;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", descriptor);
-	length = readlink(path, target, sizeof(target) - 1);
-	if (length < 0)
-		return false;
-	target[length] = '\0';
-	return strcmp(target, names[kind]) == 0;
-}
-
-int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault *fault)
+int open_pin(const char *path, bool read_only, struct fault *fault)
 {
 	LIBBPF_OPTS(bpf_obj_get_opts, options, .file_flags = read_only ? BPF_F_RDONLY : 0);
 	int descriptor = bpf_obj_get_opts(path, &options);
 
-	if (descriptor < 0)
-		return fail(fault, "open pin", descriptor);
-	if (!is_kind(descriptor, kind)) {
-		close(descriptor);
-		return fail(fault, "open pin", EMEDIUMTYPE);
-	}
-	return descriptor;
+	return descriptor < 0 ? fail(fault, "open pin", descriptor) : descriptor;
 }
 
-int read_link(const char *pin, struct bpf_link_info *info, struct fault *fault)
+/* A pin does not report its type, and the kernel fills the structure for any. */
+static bool is_map(int descriptor)
 {
-	__u32 length = sizeof(*info);
-	int error, link = open_pin(pin, PIN_LINK, false, fault);
+	static const char wanted[] = "anon_inode:bpf-map";
+	char path[64], target[sizeof(wanted)];
+	ssize_t length;
 
-	if (link < 0)
-		return -1;
-	error = bpf_obj_get_info_by_fd(link, info, &length);
-	close(link);
-	return error ? fail(fault, "read link", error) : 0;
-}
-
-int read_program(const char *pin, struct bpf_prog_info *info, __u32 *map_ids, struct fault *fault)
-{
-	__u32 length = sizeof(*info);
-	int error, program = open_pin(pin, PIN_PROGRAM, false, fault);
-
-	if (program < 0)
-		return -1;
-	info->map_ids = (__u64)(unsigned long)map_ids;
-	info->nr_map_ids = MAX_PROGRAM_MAPS;
-	error = bpf_obj_get_info_by_fd(program, info, &length);
-	close(program);
-	return error ? fail(fault, "read program", error) : 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", descriptor);
+	length = readlink(path, target, sizeof(target));
+	return length == sizeof(wanted) - 1 && memcmp(target, wanted, length) == 0;
 }
 
 int read_map(int map, struct bpf_map_info *info, struct fault *fault)
 {
 	__u32 length = sizeof(*info);
-	int error = is_kind(map, PIN_MAP) ? bpf_obj_get_info_by_fd(map, info, &length) : -EBADF;
+	int error = is_map(map) ? bpf_obj_get_info_by_fd(map, info, &length) : -EBADF;
 
 	return error ? fail(fault, "read map", error) : 0;
 }

@@ -40,10 +40,6 @@ struct bytes {
 	size_t length;
 };
 
-#define MAX_PROGRAM_MAPS 16
-
-enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };
-
 void keep_library_quiet(void);
 
 /* Maps are shared through their pins; programs are pinned, and those without a pin are unloaded. */
@@ -55,11 +51,8 @@ int attach_program(const char *pin, int attach_type, const char *cgroup, const c
 int replace_program(const char *pin, const char *link_pin, struct fault *fault);
 int detach_link(const char *pin, struct fault *fault);
 
-int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault *fault);
-/* These fill the kernel's structure, which is zero before. */
-int read_link(const char *pin, struct bpf_link_info *info, struct fault *fault);
-/* Also the ids of the first MAX_PROGRAM_MAPS maps. */
-int read_program(const char *pin, struct bpf_prog_info *info, __u32 *map_ids, struct fault *fault);
+int open_pin(const char *path, bool read_only, struct fault *fault);
+/* Fills the kernel's structure, which is zero before. */
 int read_map(int map, struct bpf_map_info *info, struct fault *fault);
 
 /* netlink.c */

@@ -117,9 +117,9 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
           uid: process.getuid(),
           capabilities: /^CapEff:\\s+(\\w+)$/m.exec(
             require('node:fs').readFileSync('/proc/self/status', 'utf8'))[1],
-          read: tried(() => native.openMap(pin('callers'), true)),
-          write: tried(() => native.openMap(pin('callers'), false)),
-          exempt: tried(() => native.openMap(pin('exempt'), true)),
+          read: tried(() => native.openPin(pin('callers'), true)),
+          write: tried(() => native.openPin(pin('callers'), false)),
+          exempt: tried(() => native.openPin(pin('exempt'), true)),
           detach: tried(() => native.detach(pin('link_connect4'))),
           unpin: tried(() => require('node:fs').unlinkSync(pin('callers'))),
         }));

@@ -132,7 +132,7 @@ describe('the records of callers', { skip }, () => {
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
     const load = (): bigint => {
       const native = nativeModule();
-      const map = native.openMap(join(testBed.pinFolder, 'loads'), true);
+      const map = native.openPin(join(testBed.pinFolder, 'loads'), true);
       const podId = cgroupIdOf(join(other.cgroup, '..')) ?? 0n;
       const value = native.mapGet(map, new Uint8Array(new BigUint64Array([podId]).buffer));
       closeSync(map);

@@ -39,7 +39,7 @@ describe('the native module', { skip }, () => {
     bpf = openBpfFolder();
     work = mkdtempSync(join(tmpdir(), 'nmi-test-native-'));
     load({ callers: join(bpf.path, 'callers') }, readPrograms(), { nmi_connect4: program() });
-    callers = native.openMap(join(bpf.path, 'callers'), false);
+    callers = native.openPin(join(bpf.path, 'callers'), false);
   });
   after(() => {
     closeSync(callers);
@@ -81,10 +81,10 @@ describe('the native module', { skip }, () => {
     const path = join(bpf.path, 'callers');
     const calls: readonly (() => unknown)[] = [
       () => native.mapSet(callers, new Uint16Array(4) as unknown as Uint8Array, new Uint8Array(40)),
-      () => native.openMap('', true),
-      () => native.openMap(`${path}\0`, true),
-      () => native.openMap('/'.repeat(5000), true),
-      () => native.openMap(path, 1 as unknown as boolean),
+      () => native.openPin('', true),
+      () => native.openPin(`${path}\0`, true),
+      () => native.openPin('/'.repeat(5000), true),
+      () => native.openPin(path, 1 as unknown as boolean),
       () => native.attach('/', -1, '/', '/'),
       () => native.load(nothing as Uint8Array, new Uint8Array(96), {}, {}),
       () =>
@@ -109,7 +109,7 @@ describe('the native module', { skip }, () => {
   });
 
   it('refuses a descriptor that is not a map, and entries of other sizes', () => {
-    const map = native.openMap(join(bpf.path, 'callers'), true);
+    const map = native.openPin(join(bpf.path, 'callers'), true);
     closeSync(map);
     assert.equal(failureOf(() => native.mapKeys(map)).step, 'read map');
     assert.equal(failureOf(() => native.mapKeys(0)).step, 'read map');
@@ -124,10 +124,9 @@ describe('the native module', { skip }, () => {
   });
 
   it('reports the step and the errno when the kernel refuses', () => {
-    const missing = failureOf(() => native.openMap(join(bpf.path, 'none'), true));
+    const missing = failureOf(() => native.openPin(join(bpf.path, 'none'), true));
     assert.ok(isMissing(missing.cause));
     assert.equal(missing.step, 'open pin');
-    assert.equal(failureOf(() => native.linkInfo(join(bpf.path, 'callers'))).step, 'open pin');
     const attach = failureOf(() => native.attach(program(), connect4, '/none', '/none'));
     assert.equal(attach.step, 'open cgroup');
     assert.equal(attach.code, 'KERNEL_REFUSED');
@@ -185,7 +184,7 @@ describe('the native module', { skip }, () => {
     const account = kernelAccountOf(refused) ?? '';
     assert.match(account, /^0: R1=ctx\(\).*invalid mem access.*processed \d+ insns/ms);
     assert.equal(
-      kernelAccountOf(failureOf(() => native.openMap(join(work, 'x'), true))),
+      kernelAccountOf(failureOf(() => native.openPin(join(work, 'x'), true))),
       undefined,
     );
   });

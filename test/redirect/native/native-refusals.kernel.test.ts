@@ -13,6 +13,7 @@ import {
   nativeModule,
   type BpfMap,
   type NativeModule,
+  withMap,
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
@@ -50,7 +51,7 @@ describe('the native module refuses', { skip }, () => {
     };
     native.load(object, settingsOf(object, defaultTarget, 2579), maps, programs);
     for (const [at, name] of names.entries())
-      opened.set(name, native.openMap(pin(`map${at}`), false));
+      opened.set(name, native.openPin(pin(`map${at}`), false));
     native.attach(pin('program'), attachTypes.connect4, tree.path, pin('link'));
   });
   after(() => {
@@ -103,7 +104,6 @@ describe('the native module refuses', { skip }, () => {
         native.detach(as(wrong));
       }),
     linkInfo: () => noTexts.map((wrong) => () => native.linkInfo(as(wrong))),
-    programInfo: () => noTexts.map((wrong) => () => native.programInfo(as(wrong))),
     mapDelete: () => [
       ...noDescriptors.map((wrong) => () => native.mapDelete(as(wrong), new Uint8Array(8))),
       ...[undefined, 'x'.repeat(8), {}, new Uint16Array(4)].map(
@@ -115,14 +115,14 @@ describe('the native module refuses', { skip }, () => {
     it(`invalid arguments: ${name}`, () => {
       for (const [at, call] of calls().entries()) assert.throws(call, TypeError, `call ${at}`);
       // Nothing was changed, and the module still works.
-      assert.equal(native.linkInfo(pin('link')).programId, native.programInfo(pin('program')).id);
+      assert.equal(native.linkInfo(pin('link')).programId, native.linkInfo(pin('program')).programId);
       assert.deepEqual(native.mapKeys(map('callers')), []);
     });
   }
 
   it('an argument by its name, and too many arguments by the maximum', () => {
     const expected: readonly (readonly [call: () => unknown, message: RegExp])[] = [
-      [() => native.openMap(pin('map0'), as(0)), /^readOnly: a boolean is wanted$/],
+      [() => native.openPin(pin('map0'), as(0)), /^readOnly: a boolean is wanted$/],
       [() => native.mapGet(map('callers'), as('x')), /^key: a Uint8Array is wanted$/],
       [() => native.isListening('x', 1), /^ip: an IPv4 address is wanted$/],
       [
@@ -146,19 +146,27 @@ describe('the native module refuses', { skip }, () => {
         native.detach(path);
       },
       linkInfo: (path) => native.linkInfo(path),
-      programInfo: (path) => native.programInfo(path),
-      openMap: (path) => native.openMap(path, true),
+      openPin: (path) => native.openPin(path, true),
     };
     for (const [name, call] of Object.entries(calls)) {
       const missing = failureOf(() => call(pin('none')));
       assert.equal(missing.step, 'open pin', name);
       assert.ok(isMissing(missing.cause), name);
-      const other = failureOf(() => call(pin(name === 'programInfo' ? 'link' : 'program')));
+    }
+    // A link and a program are opened for writing only, and what is asked of another kind of object is refused.
+    for (const [call, step] of [
+      [() => native.replace(pin('program'), pin('map0')), 'replace program'],
+      [() => native.detach(pin('program')), 'detach'],
+      [() => native.openPin(pin('link'), true), 'open pin'],
+      [() => withMap(native, pin('program'), 'write', (map) => native.mapKeys(map)), 'read map'],
+    ] as const) {
       assert.deepEqual(
-        { ...other, cause: 0 },
-        { code: 'KERNEL_REFUSED', step: 'open pin', cause: 0 },
+        { ...failureOf(call), cause: 0 },
+        { code: 'KERNEL_REFUSED', step, cause: 0 },
       );
     }
+    assert.deepEqual(native.linkInfo(pin('program')).attachType, Number.NaN);
+    assert.deepEqual(native.linkInfo(pin('map0')).programId, Number.NaN);
   });
 
   it('a program as replacement of one of another type, which stays', () => {
@@ -194,7 +202,7 @@ describe('the native module refuses', { skip }, () => {
 
   it('writing to a map that is open for reading, is frozen, or has no such entry', () => {
     const key = new Uint8Array(8);
-    const readOnly = native.openMap(pin('map0'), true);
+    const readOnly = native.openPin(pin('map0'), true);
     try {
       for (const call of [
         () => {

@@ -66,6 +66,5 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       kernel.letThrough = new Set(ids);
     },
     counters: () => undefined,
-    countFallbackConnections: () => Promise.resolve(undefined),
   };
 }

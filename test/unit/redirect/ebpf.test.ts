@@ -9,7 +9,6 @@ import { attestSocket, whyUnanswered } from '../../../src/redirect/ebpf/callers.
 import { openEbpfRedirect, type EbpfRedirectOptions } from '../../../src/redirect/ebpf/ebpf.ts';
 import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { replacePrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
-import type { IptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { nativeModule, type CallerAnswer } from '../../../src/redirect/native/addon.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import {
@@ -61,7 +60,7 @@ describe('the redirect by eBPF', () => {
       if (state.refusal !== undefined) throw state.refusal;
     };
     const active = { state: 'active', detail: 'nft', problems: [] } as const;
-    const fallback: IptablesRedirect = {
+    const fallback: Redirect = {
       mode: 'iptables',
       prepare: () => Promise.reject(new TypeError('the eBPF mode prepares')),
       install: async (port) => {
@@ -75,7 +74,6 @@ describe('the redirect by eBPF', () => {
       },
       isFrontWhole: () => Promise.reject(new TypeError('it lies behind the programs')),
       remove: () => step('removal'),
-      countRedirected: () => Promise.resolve(4),
     };
     const isLocal = (address: string) => state.hasAddress && address === '169.254.25.79';
     const host = scripted({ ip }, { isLocal });
@@ -116,7 +114,6 @@ describe('the redirect by eBPF', () => {
       kernel.state.users = [];
       assert.deepEqual((await redirect.install()).changed, ['jump added']);
       assert.equal(redirect.counters()?.redirected, 0n);
-      assert.equal(await redirect.countFallbackConnections(), 4);
     });
 
     it('ends each step before it begins the next one, and the last before it returns', async () => {

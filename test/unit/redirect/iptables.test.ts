@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Host, ToolResult } from '../../../src/redirect/host/command.ts';
 import {
-  countRedirected,
   detectBackend,
   otherBackend,
   probeTable,
@@ -356,7 +355,6 @@ describe('the iptables redirect', () => {
     const { state, detail, problems, changed } = await redirect.install();
     assert.deepEqual([state, problems, changed], ['active', [], []]);
     assert.match(detail, end);
-    assert.equal(await redirect.countRedirected(), undefined);
     await redirect.remove();
     assert.ok(host.log.includes('ip link del nmi0'));
     // Until the next installation they are not looked for: what could not be written is no drift.
@@ -366,11 +364,6 @@ describe('the iptables redirect', () => {
     assert.match((await redirect.verify()).detail, /^iptables nft; /);
     refusal = locked;
     await assert.rejects(redirect.install(), { code: 'BUSY' });
-  });
-
-  it('counts connections redirected by its rules', async () => {
-    const host = nodeWith(keeping(goodNat).tools);
-    assert.equal(await openIptablesRedirect({ host }).countRedirected(), 4);
   });
 
   it('redirects without the limit of the rate where the kernel has no hashlimit, and says so', async () => {
@@ -614,7 +607,6 @@ describe('the iptables that is in use', () => {
       const host = nodeOf(undefined, legacy, tables);
       assert.equal(await probeTable(host, 'legacy', 'nat'), '');
       assert.equal(await saveNat(host, 'legacy'), '');
-      assert.equal(await countRedirected(host, 'legacy'), undefined);
       assert.deepEqual(host.log, []);
     }
     const host = nodeOf(undefined, () => ok(goodNat), 'nat\n');
@@ -641,8 +633,7 @@ describe('the iptables that is in use', () => {
       },
     };
     await saveNat(noting, 'nft');
-    await countRedirected(noting, 'nft');
-    assert.deepEqual(limits, [64 << 20, 64 << 20]);
+    assert.deepEqual(limits, [64 << 20]);
   });
 
   it('commits one script, and waits for the lock', async () => {
@@ -655,31 +646,5 @@ describe('the iptables that is in use', () => {
     assert.deepEqual(host.log, ['iptables-nft-restore --noflush -w 5']);
     assert.deepEqual(scripts, ['script']);
     await assert.rejects(restoreRules(host, 'nft', 'script'), { step: 'write rules' });
-  });
-
-  it('counts connections redirected by our rules, and by no others', async () => {
-    const rule = '-A nmi-metadata -d 169.254.169.254/32 -p tcp -j DNAT --to-destination 1.2.3.4:5';
-    const save = [
-      '*nat',
-      `[3:180] ${rule}`,
-      `[40:180] ${rule}`,
-      '[500:1] -A nmi-metadata -j RETURN',
-      '[600:1] -A KUBE-SERVICES -p tcp -j DNAT --to-destination 1.2.3.4:5',
-      'COMMIT',
-    ].join('\n');
-    assert.equal(
-      await countRedirected(
-        nodeOf(() => ok(save)),
-        'nft',
-      ),
-      43,
-    );
-    assert.equal(
-      await countRedirected(
-        nodeOf(() => ok(emptyNat)),
-        'nft',
-      ),
-      undefined,
-    );
   });
 });

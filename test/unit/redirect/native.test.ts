@@ -94,7 +94,7 @@ describe('a map', () => {
     const opened: unknown[] = [];
     let map = -1;
     const native = {
-      openMap: (pin: string, readOnly: boolean) => {
+      openPin: (pin: string, readOnly: boolean) => {
         opened.push([pin, readOnly]);
         return (map = openSync('/dev/null', 'r'));
       },
