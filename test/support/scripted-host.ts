@@ -114,12 +114,15 @@ const goodLinks = JSON.stringify([
   },
 ]);
 
-export const goodRules = JSON.stringify([
-  { priority: 79, src: 'all', dst: '169.254.169.254', iif: 'lo', goto: 81 },
-  { priority: 80, src: 'all', dst: '169.254.169.254', action: 'prohibit' },
-  { priority: 81, src: 'all', dst: '169.254.169.254', nop: null },
-  { priority: 82, src: '169.254.169.254', action: 'blackhole' },
-]);
+export const goodRules = [
+  '0:\tfrom all lookup local',
+  '79:\tfrom all to 169.254.169.254 iif lo goto 81',
+  '80:\tfrom all to 169.254.169.254 prohibit',
+  '81:\tfrom all to 169.254.169.254 nop',
+  '82:\tfrom 169.254.169.254 blackhole',
+  '32766:\tfrom all lookup main',
+  '',
+].join('\n');
 
 /** Link, address and guard are as they should be. */
 export const goodIp: Answer = (args) => {

@@ -19,9 +19,9 @@
  * are switched and not routed; for these pods only the redirect counts.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
-import { textOf, type JsonRecord } from '../../base/json-value.ts';
-import { readIp } from './ip-json.ts';
-import { RedirectError } from '../redirect.ts';
+
+/** Of a node on which other programs have many rules. */
+const maxBytes = 16 << 20;
 
 /**
  * As words of `ip rule`, in the order of addition: rule 79 exists before rule 80, so the node's own traffic
@@ -30,7 +30,7 @@ import { RedirectError } from '../redirect.ts';
 function rulesFor(metadataIp: string): readonly string[] {
   return [
     `pref 81 to ${metadataIp} nop`,
-    `pref 79 iif lo to ${metadataIp} goto 81`,
+    `pref 79 to ${metadataIp} iif lo goto 81`,
     `pref 80 to ${metadataIp} prohibit`,
     `pref 82 from ${metadataIp} blackhole`,
   ];
@@ -87,58 +87,12 @@ export async function removeGuard(host: Host, metadataIp: string): Promise<reado
   return changes;
 }
 
-/** The node's rules that may belong to the guard; `undefined` without policy routing. */
+/** The node's rules in the words of `rulesFor`; `undefined` without policy routing. */
 async function listRules(host: Host): Promise<readonly string[] | undefined> {
-  try {
-    const entries = await readIp(host, 'read guard', ['-4', 'rule', 'show']);
-    return entries.map(readRule).filter((rule) => rule !== undefined);
-  } catch (error) {
-    if (error instanceof RedirectError && error.code === 'UNSUPPORTED') return undefined;
-    throw error;
-  }
-}
-
-const otherSelectors = [
-  'not',
-  'srclen',
-  'dstlen',
-  'oif',
-  'fwmark',
-  'tos',
-  'dscp',
-  'ipproto',
-  'sport',
-  'sport_start',
-  'dport',
-  'dport_start',
-  'uid_start',
-  'tun_id',
-  'l3mdev',
-  'suppress_prefixlen',
-  'suppress_ifgroup',
-  'flow',
-];
-
-/**
- * The words of a rule for a single address; `undefined` for a rule with selectors that the guard's rules
- * lack.
- */
-export function readRule(entry: JsonRecord): string | undefined {
-  const dst = textOf(entry['dst']);
-  const src = textOf(entry['src']);
-  const pref = entry['priority'];
-  const iif = textOf(entry['iif']);
-  if (src === undefined || (dst === undefined) === (src === 'all')) return undefined;
-  if (typeof pref !== 'number' || (iif !== undefined && iif !== 'lo')) return undefined;
-  if (otherSelectors.some((name) => name in entry)) return undefined;
-  const address = dst === undefined ? `from ${src}` : `to ${dst}`;
-  return `pref ${pref} ${iif === undefined ? '' : `iif ${iif} `}${address} ${actionOf(entry)}`;
-}
-
-function actionOf(entry: JsonRecord): string {
-  if (typeof entry['goto'] === 'number') return `goto ${entry['goto']}`;
-  if ('nop' in entry) return 'nop';
-  return textOf(entry['action']) ?? 'lookup';
+  const result = await host.run('ip', ['-4', 'rule', 'show'], { maxBytes });
+  if (failureOf('read guard', 'ip', result)?.code === 'UNSUPPORTED') return undefined;
+  const lines = outputOf('read guard', 'ip', result).split('\n');
+  return lines.map((line) => line.trimEnd().replace(/^(\d+):\t(?:from all )?/, 'pref $1 '));
 }
 
 function prefOf(rule: string): string {

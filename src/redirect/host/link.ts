@@ -4,7 +4,6 @@
  */
 import { outputOf, type Host } from './command.ts';
 import { asRecord, textOf, type JsonRecord } from '../../base/json-value.ts';
-import { readIp } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
 
 /** One interface of the node, from `ip -j -d addr show`. */
@@ -22,13 +21,32 @@ const linkName = 'nmi0';
 
 const ownKinds: readonly (string | undefined)[] = ['dummy', 'bridge'];
 
+/** With IPVS a node has the address of every Service of the cluster. */
+const maxBytes = 16 << 20;
+
 /** @throws RedirectError */
 export async function listLinks(host: Host): Promise<readonly NodeLink[]> {
-  const entries = await readIp(host, 'read links', ['-d', 'addr', 'show']);
-  return entries.map(readLink);
+  const result = await host.run('ip', ['-j', '-d', 'addr', 'show'], { maxBytes });
+  const links = parseLinks(outputOf('read links', 'ip', result));
+  if (links !== undefined) return links;
+  throw new RedirectError('TOOL_FAILED', 'read links', 'ip printed no JSON (iproute2 needed)');
 }
 
-export function readLink(entry: JsonRecord): NodeLink {
+/** The links of a JSON array; `undefined` for any other text. Never throws. */
+export function parseLinks(text: string): readonly NodeLink[] | undefined {
+  // Some versions of ip print nothing instead of an empty array.
+  if (text.trim() === '') return [];
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (!Array.isArray(value)) return undefined;
+  return value.map(asRecord).flatMap((entry) => (entry === undefined ? [] : [readLink(entry)]));
+}
+
+function readLink(entry: JsonRecord): NodeLink {
   return {
     name: textOf(entry['ifname']) ?? '',
     kind: textOf(asRecord(entry['linkinfo'])?.['info_kind']),

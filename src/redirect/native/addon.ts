@@ -154,9 +154,9 @@ function overNetlink(open: OpenNetlink) {
 }
 
 /** As text of the kernel, by which it describes a descriptor of this process. */
-function linkInfoBy({ openPin }: NativeModule): NativeModule['linkInfo'] {
+function linkInfoBy(native: NativeModule): NativeModule['linkInfo'] {
   return (pin) => {
-    const descriptor = openPin(pin, false);
+    const descriptor = native.openPin(pin, false);
     try {
       const text = readFileSync(`/proc/self/fdinfo/${descriptor}`, 'latin1');
       const find = (name: string): string | undefined =>

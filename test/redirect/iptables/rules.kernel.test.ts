@@ -473,7 +473,7 @@ describe('the guard', { skip }, () => {
     await node.run('ip rule del pref 80 to 169.254.169.254');
     const problems = (await redirect.verify()).problems;
     assert.deepEqual(problems, [
-      'guard rule missing: pref 79 iif lo to 169.254.169.254 goto 81',
+      'guard rule missing: pref 79 to 169.254.169.254 iif lo goto 81',
       'guard rule missing: pref 80 to 169.254.169.254 prohibit',
     ]);
     const status = await redirect.install();

@@ -115,7 +115,10 @@ describe('the native module refuses', { skip }, () => {
     it(`invalid arguments: ${name}`, () => {
       for (const [at, call] of calls().entries()) assert.throws(call, TypeError, `call ${at}`);
       // Nothing was changed, and the module still works.
-      assert.equal(native.linkInfo(pin('link')).programId, native.linkInfo(pin('program')).programId);
+      assert.equal(
+        native.linkInfo(pin('link')).programId,
+        native.linkInfo(pin('program')).programId,
+      );
       assert.deepEqual(native.mapKeys(map('callers')), []);
     });
   }
@@ -158,7 +161,7 @@ describe('the native module refuses', { skip }, () => {
       [() => native.replace(pin('program'), pin('map0')), 'replace program'],
       [() => native.detach(pin('program')), 'detach'],
       [() => native.openPin(pin('link'), true), 'open pin'],
-      [() => withMap(native, pin('program'), 'write', (map) => native.mapKeys(map)), 'read map'],
+      [() => withMap(native, pin('program'), 'write', (no) => native.mapKeys(no)), 'read map'],
     ] as const) {
       assert.deepEqual(
         { ...failureOf(call), cause: 0 },

@@ -353,7 +353,10 @@ describe('the programs', () => {
       ['program connect4 attached to cgroup 6', change('link_connect4', { cgroupId: 6n })],
       ['program connect4 is not the one we know', change('link_connect4', { programId: 0 })],
       ['program connect4 is not the one we know', remove('program_connect4')],
-      ['an installation has not ended', () => copyFileSync(join(folder, 'settings'), join(folder, 'next_settings'))],
+      [
+        'an installation has not ended',
+        () => copyFileSync(join(folder, 'settings'), join(folder, 'next_settings')),
+      ],
       ['cgroup 7 is not exempt', ({ exempt }) => exempt.clear()],
       [
         'programs of another version or configuration',
