@@ -60,7 +60,7 @@ async function countListening(): Promise<number> {
 const probes = ['/healthz', '/livez', '/readyz'];
 
 describe('the pages for probes and scrapes', () => {
-  it('are each on their own port, and on no other', async () => {
+  it('are each on their own port and on no other, or share one', async () => {
     await using admin = await open();
     for (const path of probes) {
       assert.equal((await get(admin.probePort, path)).status, 200, path);
@@ -68,16 +68,15 @@ describe('the pages for probes and scrapes', () => {
     }
     assert.equal((await get(admin.metricsPort, '/metrics')).status, 200);
     assert.equal((await get(admin.probePort, '/metrics')).status, 404);
-    for (const port of [admin.probePort, admin.metricsPort]) {
-      assert.equal((await get(port, '/')).status, 404);
+    // Flags and version could be read by any pod.
+    for (const path of ['/', '/statusz', '/flagz', '/configz']) {
+      assert.equal((await get(admin.probePort, path)).status, 404);
+      assert.equal((await get(admin.metricsPort, path)).status, 404);
     }
-  });
-
-  it('share a port when both have the same', async () => {
     const [port] = await twoFreePorts();
-    await using admin = await open({ probePort: port, metricsPort: port });
+    await using shared = await open({ probePort: port, metricsPort: port });
     for (const path of [...probes, '/metrics']) {
-      assert.equal((await get(admin.probePort, path)).status, 200, path);
+      assert.equal((await get(shared.probePort, path)).status, 200, path);
     }
   });
 
@@ -140,15 +139,8 @@ describe('the pages for probes and scrapes', () => {
   it('are off for port 0', async () => {
     await using admin = await open({ metricsPort: 0 });
     assert.equal((await get(admin.probePort, '/livez')).status, 200);
-    const { metrics, clock, parts, hasBeenActive } = admin;
     const before = await countListening();
-    await using _none = await openAdminPages({
-      config: { probePort: 0, metricsPort: 0, metricsAddress: '' },
-      metrics,
-      clock,
-      parts,
-      hasBeenActive,
-    });
+    await using _none = await open({ probePort: 0, metricsPort: 0 });
     assert.equal(await countListening(), before);
   });
 
@@ -192,13 +184,6 @@ describe('the pages for probes and scrapes', () => {
     assert.deepEqual((await get(admin.probePort, '/livez')).text, 'ok');
     problem = undefined;
     assert.equal((await get(admin.probePort, '/readyz')).status, 200);
-  });
-
-  it('have no flags and no version, which any pod could read', async () => {
-    await using admin = await open();
-    for (const path of ['/statusz', '/flagz', '/configz']) {
-      assert.equal((await get(admin.probePort, path)).status, 404, path);
-    }
   });
 
   it('render the metrics, and report an error when that fails', async () => {
@@ -253,27 +238,19 @@ describe('the pages for probes and scrapes', () => {
     again.close();
   });
 
-  it('wait for no port once they are closed', async (t) => {
-    const [probePort, metricsPort] = await twoFreePorts();
-    const before = createServer().listen(metricsPort);
-    t.after(() => before.close());
-    await once(before, 'listening');
-    const clock = new HandClock();
-    const onTaken = (): unknown => undefined;
-    const admin = await open({ probePort, metricsPort, clock, onTaken });
-    clock.advance(0);
-    await eventually(() => assert.deepEqual(clock.armed, [250]));
-    await admin[Symbol.asyncDispose]();
-    assert.deepEqual(clock.armed, []);
-  });
-
-  it('wait for a port that a previous agent still uses', async () => {
+  it('wait for a port that a previous agent still uses, until they are closed', async () => {
     const [probePort, metricsPort] = await twoFreePorts();
     const before = createServer().listen(metricsPort);
     await once(before, 'listening');
     const reported: number[] = [];
     const clock = new HandClock();
     const onTaken = (port: number): unknown => reported.push(port);
+    const closed = await open({ probePort: 0, metricsPort, clock, onTaken });
+    clock.advance(0);
+    await eventually(() => assert.deepEqual(clock.armed, [250]));
+    await closed[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
+    reported.length = 0;
     await using _admin = await open({ probePort, metricsPort, clock, onTaken });
     clock.advance(0);
     for (let attempt = 0; attempt < 2; attempt++) {
@@ -316,27 +293,24 @@ function add(connections: PageConnections, remoteAddress: string | undefined): F
 }
 
 describe('the connections to the pages', () => {
-  it('make room for a new one by closing the oldest', () => {
-    const connections = new PageConnections();
-    const all = Array.from({ length: 40 }, () => add(connections, '10.1.0.7'));
-    assert.deepEqual(
-      all.map(({ destroyed }) => destroyed),
-      all.map((_, index) => index < 8),
-    );
-    all[20]?.destroy();
-    add(connections, '10.1.0.7');
-    assert.equal(all[8]?.destroyed, false, 'a closed one has released its place');
-  });
-
-  it('make room once for each new one, however late the closed ones end', () => {
-    const connections = new PageConnections();
-    const all = Array.from({ length: 40 }, () => {
-      const socket = new FakeSocket('10.1.0.7');
-      socket.emit = (name) => name !== 'close';
-      connections.add(socket as unknown as Socket);
-      return socket;
-    });
-    assert.equal(all.filter(({ destroyed }) => destroyed).length, 8);
+  it('make room for a new one by closing the oldest, however late that ends', () => {
+    for (const endsLate of [false, true]) {
+      const connections = new PageConnections();
+      const all = Array.from({ length: 40 }, () => {
+        const socket = new FakeSocket('10.1.0.7');
+        if (endsLate) socket.emit = () => false;
+        connections.add(socket as unknown as Socket);
+        return socket;
+      });
+      assert.deepEqual(
+        all.map(({ destroyed }) => destroyed),
+        all.map((_, index) => index < 8),
+      );
+      if (endsLate) continue;
+      all[20]?.destroy();
+      add(connections, '10.1.0.7');
+      assert.equal(all[8]?.destroyed, false, 'a closed one has released its place');
+    }
   });
 
   it('of one address take no place from another address', () => {
@@ -396,7 +370,7 @@ function openEvents(account: OwnAccountOutcome = inPod) {
 
 describe('the readiness of the agent', () => {
   it('is an Event on the agent’s own pod for each change', async () => {
-    const { clock, state, recorded, regarded } = openEvents();
+    const { clock, state, recorded, regarded, job } = openEvents();
     await pass(clock, 5_000);
     assert.deepEqual(recorded, [], 'a start is not a failure');
     state.missing = {};
@@ -411,13 +385,18 @@ describe('the readiness of the agent', () => {
         'watches: stale Fix: kubectl nmi doctor',
       'NotReady redirect: Warning NotReady The agent is not ready. redirect: jump is missing Fix: kubectl nmi doctor',
     ]);
-    assert.deepEqual(regarded[0], {
+    const own = {
       apiVersion: 'v1',
       kind: 'Pod',
       namespace: 'kube-system',
       name: 'nmi-x',
       uid: 'u',
-    });
+    };
+    assert.deepEqual(regarded[0], own);
+    job[Symbol.dispose]();
+    state.missing = {};
+    await pass(clock, 5_000);
+    assert.equal(recorded.length, 3, 'none after the disposal');
   });
 
   it('is reported when the start takes longer than 30 s', async () => {
@@ -456,14 +435,6 @@ describe('the readiness of the agent', () => {
     state.account = inPod;
     await pass(clock, 20_000);
     assert.equal(recorded.length, 1);
-  });
-
-  it('is not reported after disposal', async () => {
-    const { clock, state, recorded, job } = openEvents();
-    job[Symbol.dispose]();
-    state.missing = {};
-    await pass(clock, 5_000);
-    assert.deepEqual(recorded, []);
   });
 });
 
@@ -558,22 +529,17 @@ describe('the startup taint', () => {
     assert.equal(lines.at(-1), 'startup taint removed');
   });
 
-  it('causes no warning when disposal ends the request for its removal', async () => {
-    const { clock, fixture, lines, taint } = openTaint([own]);
-    fixture.isReady = true;
-    fixture.failure = new KubeError('NETWORK', 'ended');
-    clock.advance(0);
-    taint[Symbol.dispose]();
-    await pass(clock, 0);
-    assert.deepEqual(lines, []);
-  });
-
-  it('is not removed after disposal', async () => {
-    const { clock, fixture, patches, taint } = openTaint([own]);
-    taint[Symbol.dispose]();
-    fixture.isReady = true;
-    await pass(clock, 60_000);
-    assert.deepEqual(patches, []);
-    assert.equal(clock.armed.length, 0);
+  it('is not removed after disposal, and no warning is logged when that ends a request', async () => {
+    for (const isReady of [true, false]) {
+      const { clock, fixture, lines, patches, taint } = openTaint([own]);
+      fixture.isReady = isReady;
+      fixture.failure = new KubeError('NETWORK', 'ended');
+      if (isReady) clock.advance(0);
+      taint[Symbol.dispose]();
+      fixture.isReady = true;
+      await pass(clock, 60_000);
+      assert.deepEqual([lines, clock.armed], [[], []]);
+      if (!isReady) assert.deepEqual(patches, []);
+    }
   });
 });
