@@ -98,47 +98,25 @@ describe('a table', () => {
 const long = 'a'.repeat(63);
 
 describe('names of Kubernetes', () => {
-  for (const name of ['a', 'a-b', '0', 'kube-system', long]) {
-    it(`accept ${name} for a label and for a subdomain`, () => {
-      assert.ok(isDnsLabel(name));
-      assert.ok(isDnsSubdomain(name));
+  const both = ['a', 'a-b', '0', 'kube-system', long];
+  const subdomains = ['a.b', `${long}a`, 'a'.repeat(253), '0.0-0.z'];
+  const none = ['-a', 'a-', 'A', 'a_b', 'a/b', 'a..b', '.a', 'a.', '..', 'a%2fb', 'é', 'a\n'];
+  for (const [what, names, expected] of [
+    ['a label and a subdomain', both, [true, true]],
+    ['a subdomain only', subdomains, [false, true]],
+    ['neither', [...none, '', 'a'.repeat(254)], [false, false]],
+  ] as const) {
+    it(`are ${what}`, () => {
+      for (const name of names) {
+        assert.deepEqual([isDnsLabel(name), isDnsSubdomain(name)], expected, JSON.stringify(name));
+      }
     });
   }
-  for (const name of ['a.b', `${long}a`, 'a'.repeat(253), '0.0-0.z']) {
-    it(`accept ${name} only for a subdomain`, () => {
-      assert.ok(!isDnsLabel(name));
-      assert.ok(isDnsSubdomain(name));
-    });
-  }
-  for (const name of [
-    '',
-    '-a',
-    'a-',
-    'A',
-    'a_b',
-    'a/b',
-    'a..b',
-    '.a',
-    'a.',
-    '..',
-    'a%2fb',
-    'é',
-    'a\n',
-  ]) {
-    it(`do not accept ${JSON.stringify(name)} for either`, () => {
-      assert.ok(!isDnsLabel(name));
-      assert.ok(!isDnsSubdomain(name));
-    });
-  }
-  it('refuse a subdomain of more than 253 characters', () => {
-    assert.ok(!isDnsSubdomain('a'.repeat(254)));
-  });
 });
 
 it('finds the name with the fewest letters added, left out, replaced or swapped', () => {
   assert.equal(nearest('kitten', ['sitting', 'kitchen', 'mitten']), 'mitten');
   assert.equal(nearest('kitten', ['sitting']), undefined, 'three of six');
-  assert.equal(nearest('kitten', ['kitchen']), 'kitchen');
   assert.equal(nearest('abcdef', ['bcdf']), 'bcdf');
   assert.equal(nearest('ab🦀', ['ab']), 'ab', 'a letter of two code units is one edit');
   assert.equal(nearest('abc', []), undefined);
@@ -171,20 +149,24 @@ const now = Date.UTC(2026, 0, 1);
 
 describe('Retry-After', () => {
   it('is read as seconds or as a date', () => {
-    assert.equal(parseRetryAfter('3', now), 3);
-    assert.equal(parseRetryAfter(' 0 ', now), 0);
-    assert.equal(parseRetryAfter(['4'], now), 4);
-    assert.equal(parseRetryAfter('Thu, 01 Jan 2026 00:00:05 GMT', now), 5);
-    assert.equal(parseRetryAfter('Thu, 01 Jan 2026 00:00:05 GMT', now + 100), 5);
-    assert.equal(parseRetryAfter('Wed, 31 Dec 2025 00:00:00 GMT', now), 0);
-    for (const text of ['', 'soon', [], undefined]) {
-      assert.equal(parseRetryAfter(text, now), undefined);
+    for (const [text, retryAfterS] of [
+      ['3', 3],
+      [' 0 ', 0],
+      [['4'], 4],
+      ['Thu, 01 Jan 2026 00:00:05 GMT', 5],
+      ['Wed, 31 Dec 2025 00:00:00 GMT', 0],
+      // Never longer than the given bound.
+      ['900000', 120],
+      ['Thu, 01 Jan 2027 00:00:00 GMT', 120],
+      ['', undefined],
+      ['soon', undefined],
+      [[], undefined],
+      [undefined, undefined],
+    ] as const) {
+      assert.equal(parseRetryAfter(text, now, 120), retryAfterS);
     }
-  });
-
-  it('is never longer than the given bound', () => {
-    assert.equal(parseRetryAfter('900000', now, 120), 120);
-    assert.equal(parseRetryAfter('Thu, 01 Jan 2027 00:00:00 GMT', now, 120), 120);
+    assert.equal(parseRetryAfter('Thu, 01 Jan 2026 00:00:05 GMT', now + 100), 5);
+    assert.equal(parseRetryAfter('900000', now), 900_000);
   });
 });
 

@@ -3,6 +3,7 @@ import { getEventListeners } from 'node:events';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { queryObjects } from 'node:v8';
+import fc from 'fast-check';
 import { openDeadline, pause, untilAborted } from '../../../src/base/time/deadline.ts';
 import { debounce } from '../../../src/base/time/debounce.ts';
 import { durationText, parseDuration, timeText } from '../../../src/base/time/duration.ts';
@@ -87,19 +88,15 @@ describe('debounced work', () => {
     assert.deepEqual(runs, [startMs + 100]);
     clock.advance(1_000);
     assert.equal(runs.length, 1);
-  });
-
-  it('runs again for events during the run', () => {
-    const clock = new HandClock();
-    let runs = 0;
-    const work = debounce(clock, 10, () => {
-      if (++runs === 1) work.trigger();
+    let again = 0;
+    const endless = debounce(clock, 10, () => {
+      if (++again === 1) endless.trigger();
     });
-    work.trigger();
+    endless.trigger();
     clock.advance(10);
-    assert.equal(runs, 1);
+    assert.equal(again, 1);
     clock.advance(10);
-    assert.equal(runs, 2);
+    assert.equal(again, 2, 'an event during the run causes another');
   });
 
   it('never runs after it is disposed', () => {
@@ -115,12 +112,16 @@ describe('debounced work', () => {
 });
 
 it('reads durations as Go writes them', () => {
-  assert.equal(parseDuration('100s'), 100_000);
-  assert.equal(parseDuration('1m30s'), 90_000);
-  assert.equal(parseDuration('1.5h'), 5_400_000);
-  assert.equal(parseDuration('250ms'), 250);
-  assert.equal(parseDuration('1.25s'), 1_250);
-  assert.equal(parseDuration('2147483647ms'), 2_147_483_647, 'the longest that a timer can take');
+  for (const [text, ms] of [
+    ['1m30s', 90_000],
+    ['1.5h', 5_400_000],
+    ['250ms', 250],
+    ['1.25s', 1_250],
+    // The longest that a timer can take.
+    ['2147483647ms', 2_147_483_647],
+  ] as const) {
+    assert.equal(parseDuration(text), ms);
+  }
   for (const bad of ['', '5', 's', '1d', '-1s', '1s x', '1000h', '2147483648ms', '.5s', '1.s']) {
     assert.equal(parseDuration(bad), undefined);
   }
@@ -171,17 +172,18 @@ describe('a periodic job', () => {
     const runs: number[] = [];
     using _job = startPeriodicJob(clock, 5, () => {
       runs.push(clock.monotonicMs() - startMs);
-      return runs.length * 10;
+      return runs.length === 3 ? undefined : runs.length * 10;
     });
-    clock.advance(40);
+    clock.advance(1_000);
     assert.deepEqual(runs, [5, 15, 35]);
+    assert.deepEqual(clock.armed, [], 'it ends when a run returns no delay');
   });
 
-  it('counts the pause from the end of a run', async () => {
+  it('counts the pause from the end of a run, and ends with its disposal, also during one', async () => {
     const clock = new HandClock();
     let runs = 0;
     const running = Promise.withResolvers<number>();
-    using _job = startPeriodicJob(clock, 0, () => {
+    const job = startPeriodicJob(clock, 0, () => {
       runs++;
       return running.promise;
     });
@@ -191,24 +193,7 @@ describe('a periodic job', () => {
     await nextTurn();
     clock.advance(10);
     assert.equal(runs, 2);
-  });
-
-  it('ends when a run returns that', () => {
-    const clock = new HandClock();
-    let runs = 0;
-    using _job = startPeriodicJob(clock, 0, () => (++runs === 2 ? undefined : 10));
-    clock.advance(1_000);
-    assert.equal(runs, 2);
-    assert.deepEqual(clock.armed, []);
-  });
-
-  it('ends with its disposal, also during a run', async () => {
-    const clock = new HandClock();
-    const running = Promise.withResolvers<number>();
-    const job = startPeriodicJob(clock, 0, () => running.promise);
-    clock.advance(0);
     job[Symbol.dispose]();
-    running.resolve(10);
     await nextTurn();
     assert.deepEqual(clock.armed, []);
   });
@@ -219,39 +204,46 @@ function createAlarm(fire: () => void): QueuedTimer {
 }
 
 describe('alarms', () => {
-  it('fire in order of time', () => {
-    const clock = new HandClock();
-    const alarms = new TimerQueue(clock);
-    const rung: string[] = [];
-    for (const [name, delayMs] of [
-      ['late', 500],
-      ['soon', 10],
-      ['middle', 100],
-    ] as const) {
-      const timer = createAlarm(() => rung.push(`${name} ${clock.monotonicMs()}`));
-      alarms.set(timer, delayMs);
-    }
-    clock.advance(1_000);
-    assert.deepEqual(rung, ['soon 10', 'middle 100', 'late 500']);
-    assert.deepEqual(clock.armed, []);
-  });
-
-  it('can be moved and cleared, and leave no timer after the last one', () => {
-    const clock = new HandClock();
-    const alarms = new TimerQueue(clock);
-    const rung: number[] = [];
-    const timer = createAlarm(() => rung.push(clock.monotonicMs()));
-    alarms.set(timer, 100);
-    alarms.set(timer, 300);
-    clock.advance(200);
-    assert.deepEqual(rung, []);
-    alarms.set(timer, 50);
-    clock.advance(50);
-    assert.deepEqual(rung, [250]);
-    alarms.set(timer, 50);
-    alarms.clear(timer);
-    alarms.clear(timer);
-    assert.deepEqual(clock.armed, []);
+  it('fire once at their last time, in order, unless they are cleared, in any order of events', () => {
+    const at = fc.nat(3);
+    const anyStep = fc.oneof(
+      fc.record({ at, delayMs: fc.integer({ min: -1, max: 50 }) }),
+      fc.record({ at }),
+      fc.record({ passMs: fc.nat(40) }),
+    );
+    fc.assert(
+      fc.property(fc.array(anyStep, { maxLength: 30 }), (steps) => {
+        const clock = new HandClock();
+        const alarms = new TimerQueue(clock);
+        const due = new Map<QueuedTimer, number>();
+        const all = Array.from({ length: 4 }, () => {
+          const timer = createAlarm(() => {
+            assert.deepEqual([timer.disarm, due.get(timer)], [undefined, clock.monotonicMs()]);
+            due.delete(timer);
+          });
+          return timer;
+        });
+        for (const step of steps) {
+          const timer = 'at' in step ? all[step.at]! : undefined;
+          if (timer === undefined) clock.advance('passMs' in step ? step.passMs : 0);
+          else if ('delayMs' in step) {
+            alarms.set(timer, step.delayMs);
+            due.set(timer, clock.monotonicMs() + Math.max(0, step.delayMs));
+          } else {
+            alarms.clear(timer);
+            due.delete(timer);
+          }
+          const lefts = [...due.values()].map((dueMs) => dueMs - clock.monotonicMs());
+          assert.deepEqual(
+            clock.armed,
+            lefts.toSorted((a, b) => a - b),
+          );
+        }
+        alarms[Symbol.dispose]();
+        alarms.set(all[0]!, 10);
+        assert.deepEqual(clock.armed, []);
+      }),
+    );
   });
 
   it('never ask for a negative delay, though time passes between two looks at the clock', () => {
@@ -270,31 +262,6 @@ describe('alarms', () => {
       0,
     );
     assert.deepEqual(delays, [0]);
-  });
-
-  it('do not fire from the timer of one that was cleared', () => {
-    const clock = new HandClock();
-    const alarms = new TimerQueue(clock);
-    const cleared = createAlarm(() => assert.fail('it was cleared'));
-    const rung: number[] = [];
-    alarms.set(cleared, 10);
-    alarms.set(
-      createAlarm(() => rung.push(clock.monotonicMs())),
-      90,
-    );
-    alarms.clear(cleared);
-    clock.advance(100);
-    assert.deepEqual(rung, [90]);
-  });
-
-  it('have left the queue when they fire', () => {
-    const clock = new HandClock();
-    const alarms = new TimerQueue(clock);
-    const isArmed: boolean[] = [];
-    const timer = createAlarm(() => isArmed.push(timer.disarm !== undefined));
-    alarms.set(timer, 10);
-    clock.advance(10);
-    assert.deepEqual(isArmed, [false]);
   });
 
   it('are kept no longer than until they fire or are cleared', () => {
@@ -338,17 +305,6 @@ describe('alarms', () => {
     }, /bug/);
     clock.advance(0);
     assert.deepEqual(rung, ['other']);
-  });
-
-  it('arm nothing once they are disposed', () => {
-    const clock = new HandClock();
-    const alarms = new TimerQueue(clock);
-    const timer = createAlarm(() => assert.fail('they are disposed'));
-    alarms.set(timer, 10);
-    alarms[Symbol.dispose]();
-    alarms.set(timer, 10);
-    assert.deepEqual(clock.armed, []);
-    clock.advance(100);
   });
 
   it('of years are checked once a day, because a platform timer is limited', () => {
