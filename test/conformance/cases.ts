@@ -32,6 +32,8 @@ function scenario(file: string, name: string): Proof {
 
 const listener = (test: string) => elsewhere('test/unit/nmi/server/listener.test.ts', test);
 const reflector = (test: string) => elsewhere('test/unit/nmi/kube/reflector.test.ts', test);
+const reflectorContract = (test: string) =>
+  elsewhere('test/cluster/support/reflector-contract.ts', test);
 const clients = (test: string) => elsewhere('test/clients/clients.kernel.test.ts', test);
 
 const clientsGetTokens = clients('gets its pod');
@@ -153,7 +155,10 @@ export const cases: readonly ConformanceCase[] = [
     73,
     'an outage of the API server does not hurt known pods, and ends',
     ...[scenario('pods/kube-outage', 'api-away-later')],
-    ...[reflector('outlives every refusal'), reflector('resumes after a cut')],
+    ...[
+      reflector('outlives every refusal'),
+      reflectorContract('a reflector continues where it was'),
+    ],
     reflector('lists again, in one step, when a 410'),
   ),
   of(74, 'after each of six watch closes, a new pod is served within a second', testBed),

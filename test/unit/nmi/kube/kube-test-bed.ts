@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { it } from 'node:test';
 import { systemClock, type Clock } from '../../../../src/base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../../src/cache/index/objects.ts';
-import type { FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { openKubeClient, type KubeClient } from '../../../../src/nmi/kube/api/client.ts';
 import type { ReflectorTiming } from '../../../../src/nmi/kube/watch/reflector.ts';
 import type { Log } from '../../../../src/base/log.ts';
@@ -32,7 +33,7 @@ export async function eventually(what: string, holds: () => boolean): Promise<vo
   }
 }
 
-export class MapStore<T extends ObjectRef> implements ObjectStore<T> {
+export class MapStore<T extends ObjectRef = ObjectRef> implements ObjectStore<T> {
   readonly items = new Map<string, T>();
   readonly replaced: (readonly T[])[] = [];
   /** Thrown by the next upsert. */
@@ -138,16 +139,27 @@ export async function temporaryDir(): Promise<AsyncDisposable & { readonly path:
   };
 }
 
-/** A client of the fake, with a kubeconfig file that is deleted with the client. */
-export async function clientOf(fake: FakeKube, clock?: Clock): Promise<KubeClient> {
+/** A client of the fake. */
+export function clientOf(fake: FakeKube, clock?: Clock): Promise<KubeClient> {
+  return clientBy(fake.kubeconfig(), clock);
+}
+
+/** Of a server without TLS and without users. */
+export function kubeconfigOf(url: string): string {
+  return JSON.stringify({
+    clusters: [{ name: 'c', cluster: { server: url } }],
+    users: [{ name: 'u', user: {} }],
+    contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
+    'current-context': 'x',
+  });
+}
+
+/** A client with a kubeconfig file that is deleted with it. */
+export async function clientBy(kubeconfig: string, clock = systemClock): Promise<KubeClient> {
   const dir = await temporaryDir();
   const kubeconfigPath = join(dir.path, 'config');
-  await writeFile(kubeconfigPath, fake.kubeconfig());
-  const client = await openKubeClient({
-    kubeconfigPath,
-    userAgent: 'nmi-test/1',
-    ...(clock === undefined ? {} : { clock }),
-  });
+  await writeFile(kubeconfigPath, kubeconfig);
+  const client = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1', clock });
   return {
     ...client,
     async [Symbol.asyncDispose]() {
@@ -155,6 +167,18 @@ export async function clientOf(fake: FakeKube, clock?: Clock): Promise<KubeClien
       await dir[Symbol.asyncDispose]();
     },
   };
+}
+
+/** A test with the fake of the API server and a client of it. */
+export function itOnKube(
+  name: string,
+  test: (kube: { readonly fake: FakeKube; readonly client: KubeClient }) => Promise<void>,
+): void {
+  it(name, async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    await test({ fake, client });
+  });
 }
 
 export function rawPod(name: string, over: { node?: string; phase?: string; ip?: string } = {}) {

@@ -7,9 +7,8 @@ import assert from 'node:assert/strict';
 import type { Clock } from '../../../../src/base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../../src/cache/index/objects.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
-import type { Parsed } from '../../../../src/nmi/kube/watch/parse.ts';
-import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
 import { flatten, readWatchChunks } from '../../../../src/nmi/kube/api/watch-stream.ts';
+import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
 import { keptLog } from './kube-test-bed.ts';
 
 export interface RawObject {
@@ -39,17 +38,14 @@ interface Versioned extends ObjectRef {
   readonly version: string;
 }
 
-interface Line {
-  readonly type: string;
-  readonly object: RawObject;
-}
-
-/**
- * The bytes of one connection, which includes the list (by stream) or begins after it (by pages).
- */
-export function streamBytes(recording: Recording, listBy: ListBy): Buffer {
-  const initial = listBy === 'stream' ? initialLines(recording) : [];
-  return Buffer.from([...initial, ...recording.lines].map((line) => `${line}\n`).join(''));
+/** The bytes of one connection, which includes the list (by stream) or begins after it (by pages). */
+export function streamBytes({ before, version, lines }: Recording, listBy: ListBy): Buffer {
+  const annotations = { 'k8s.io/initial-events-end': 'true' };
+  const initial = [
+    ...before.map((object) => ({ type: 'ADDED', object })),
+    { type: 'BOOKMARK', object: { metadata: { resourceVersion: version, annotations } } },
+  ].map((line) => JSON.stringify(line));
+  return bytesOf([...(listBy === 'stream' ? initial : []), ...lines]);
 }
 
 /**
@@ -64,24 +60,20 @@ export async function replayCut(
   const moments = momentsOf(recording);
   const store = new WatchedStore(moments);
   const done = Promise.withResolvers<undefined>();
-  let connections = 0;
-  let lists = 0;
+  let [connections, lists] = [0, 0];
   await using reflector = openReflector<Versioned>({
     name: 'recorded',
     path: '/recorded',
-    parse: parseVersioned,
+    parse: (raw) => ({ ok: true, value: versionedOf(raw as RawObject), texts: 0 }),
     store,
     client: {
       getJson() {
         lists += 1;
-        return Promise.resolve({
-          metadata: { resourceVersion: recording.version },
-          items: recording.before,
-        });
+        const metadata = { resourceVersion: recording.version };
+        return Promise.resolve({ metadata, items: recording.before });
       },
       async *watch(path, { onOpen, signal }) {
-        connections += 1;
-        const isFirst = connections === 1;
+        const isFirst = (connections += 1) === 1;
         const from = new URL(path, 'http://recorded').searchParams.get('resourceVersion');
         if (from === null) lists += 1;
         onOpen?.();
@@ -89,7 +81,8 @@ export async function replayCut(
         yield* flatten(readWatchChunks(chunks, () => undefined));
         if (isFirst) return;
         done.resolve(undefined);
-        await ended(signal);
+        if (signal?.aborted === true) return;
+        await new Promise((resolve) => signal?.addEventListener('abort', resolve));
       },
     },
     clock: hastyClock,
@@ -98,7 +91,7 @@ export async function replayCut(
     timing: { backoff: soon, outage: soon, relistJitterMs: 1 },
     listsBy: listBy,
   });
-  await Promise.race([done.promise, store.broken]);
+  await Promise.race([done.promise, store.broken.promise]);
   assert.equal(store.moment, moments.length - 1, 'the store has the state of the server');
   const { outage, ...others } = reflector.stats().errorsByKind;
   assert.ok(outage <= 1);
@@ -115,18 +108,9 @@ const hastyClock: Clock = {
   schedule(delayMs, work) {
     if (delayMs > 100) return () => undefined;
     const immediate = setImmediate(work);
-    return () => {
-      clearImmediate(immediate);
-    };
+    return () => clearImmediate(immediate);
   },
 };
-
-async function ended(signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined || signal.aborted) return;
-  await new Promise((resolve) => {
-    signal.addEventListener('abort', resolve, { once: true });
-  });
-}
 
 async function* chunksOf(bytes: Buffer, cutAt: number | undefined): AsyncGenerator<Uint8Array> {
   await Promise.resolve();
@@ -141,72 +125,55 @@ async function* chunksOf(bytes: Buffer, cutAt: number | undefined): AsyncGenerat
 
 function bytesAfter(recording: Recording, from: string | null): Buffer {
   if (from === null) return streamBytes(recording, 'stream');
-  const rest = recording.lines.filter((line) => Number(versionOf(parseLine(line))) > Number(from));
-  return Buffer.from(rest.map((line) => `${line}\n`).join(''));
+  const versionOf = (line: string) => Number(parseLine(line).object.metadata.resourceVersion);
+  return bytesOf(recording.lines.filter((line) => versionOf(line) > Number(from)));
 }
 
-function initialLines({ before, version }: Recording): string[] {
-  const annotations = { 'k8s.io/initial-events-end': 'true' };
-  return [
-    ...before.map((object) => ({ type: 'ADDED', object })),
-    { type: 'BOOKMARK', object: { metadata: { resourceVersion: version, annotations } } },
-  ].map((line) => JSON.stringify(line));
+function bytesOf(lines: readonly string[]): Buffer {
+  return Buffer.from(lines.map((line) => `${line}\n`).join(''));
 }
 
-function parseLine(line: string): Line {
-  return JSON.parse(line) as Line;
+function parseLine(line: string): { readonly type: string; readonly object: RawObject } {
+  return JSON.parse(line) as ReturnType<typeof parseLine>;
 }
 
-function versionOf({ object }: Line): string {
-  return object.metadata.resourceVersion;
-}
-
-function parseVersioned(raw: unknown): Parsed<Versioned> {
-  const { metadata } = raw as RawObject;
+function versionedOf({ metadata }: RawObject): Versioned {
   const { name, namespace = '', uid, resourceVersion } = metadata;
-  return { ok: true, value: { namespace, name, uid, version: resourceVersion }, texts: 0 };
+  return { namespace, name, uid, version: resourceVersion };
 }
 
 /** The content after each line that changes it, in order; the first is the initial content. */
 function momentsOf({ before, lines }: Recording): readonly string[] {
-  const content = new Map<string, Versioned>();
-  const put = (object: RawObject): void => {
-    const parsed = parseVersioned(object);
-    if (parsed.ok) content.set(parsed.value.name, parsed.value);
-  };
-  for (const object of before) put(object);
-  const moments = [render(content.values())];
-  for (const line of lines.map(parseLine)) {
-    if (line.type === 'BOOKMARK') continue;
-    if (line.type === 'DELETED') content.delete(line.object.metadata.name);
-    else put(line.object);
-    moments.push(render(content.values()));
+  const content = new Map(before.map((object) => [object.metadata.name, versionedOf(object)]));
+  const moments = [render(content)];
+  for (const { type, object } of lines.map(parseLine)) {
+    if (type === 'BOOKMARK') continue;
+    if (type === 'DELETED') content.delete(object.metadata.name);
+    else content.set(object.metadata.name, versionedOf(object));
+    moments.push(render(content));
   }
   return moments;
 }
 
-function render(objects: Iterable<Versioned>): string {
-  return [...objects]
-    .map(({ name, uid, version }) => `${name} ${uid} ${version}`)
-    .sort()
-    .join('\n');
+function render(content: ReadonlyMap<string, Versioned>): string {
+  const objects = Array.from(
+    content.values(),
+    (each) => `${each.name} ${each.uid} ${each.version}`,
+  );
+  return objects.sort().join('\n');
 }
 
 class WatchedStore implements ObjectStore<Versioned> {
   readonly #moments: readonly string[];
   readonly #content = new Map<string, Versioned>();
-  readonly #broken = Promise.withResolvers<never>();
+  /** Rejects when the store had a state that does not follow its previous one on the server. */
+  readonly broken = Promise.withResolvers<never>();
   /** Index of the current state in the recording; -1 before the first list. */
   moment = -1;
 
   constructor(moments: readonly string[]) {
     this.#moments = moments;
-    this.#broken.promise.catch(() => undefined);
-  }
-
-  /** Rejects when the store had a state that does not follow its previous one on the server. */
-  get broken(): Promise<never> {
-    return this.#broken.promise;
+    this.broken.promise.catch(() => undefined);
   }
 
   get size(): number {
@@ -228,12 +195,8 @@ class WatchedStore implements ObjectStore<Versioned> {
 
   /** One event is one step: it can be neither lost nor repeated. */
   #step(what: string): void {
-    const next = this.moment + 1;
-    if (this.#moments[next] === render(this.#content.values())) {
-      this.moment = next;
-      return;
-    }
-    const is = render(this.#content.values());
-    this.#broken.reject(new Error(`after ${what} the store is\n${is}\nbut not moment ${next}`));
+    const [next, is] = [this.moment + 1, render(this.#content)];
+    if (this.#moments[next] === is) this.moment = next;
+    else this.broken.reject(new Error(`after ${what} the store is\n${is}\nbut not moment ${next}`));
   }
 }
