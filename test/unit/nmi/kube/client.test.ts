@@ -421,14 +421,14 @@ describe('credentials that change', () => {
     await using fake = await openFakeKube();
     await using dir = await temporaryDir();
     const kubeconfigPath = join(dir.path, 'config');
-    const require = (token: string): Promise<void> => {
+    const demand = (token: string): Promise<void> => {
       fake.faults.requiredToken = token;
       return writeFile(kubeconfigPath, fake.kubeconfig());
     };
-    await require('old');
+    await demand('old');
     await using client = await openKubeClient({ kubeconfigPath, userAgent: 'x' });
     await client.getJson(pods);
-    await require('new');
+    await demand('new');
     await client.getJson(pods);
     const sent = fake.requests.map(({ authorization }) => authorization);
     assert.deepEqual(sent, ['Bearer old', 'Bearer old', 'Bearer new']);
