@@ -138,9 +138,9 @@ describe('a Secret', () => {
       [500, 'unavailable', notGiven('SERVER')],
       [503, 'unavailable', notGiven('SERVER')],
     ] as const) {
-      for (const ask of [reader.read, reader.check]) {
+      for (const method of ['read', 'check'] as const) {
         if (status !== undefined) fake.faults.failNext(1, status, { retryAfterSec: 3 });
-        const result = await ask(secret);
+        const result = await reader[method](secret);
         assert.ok(result.kind === kind, result.kind);
         assert.match(result.problem, problem);
         if (result.kind === 'unavailable') assert.equal(result.retryAfterMs, 3000);

@@ -38,7 +38,7 @@ describe('the back-off', () => {
       [1, 0, 300_000, 86_400_000],
     ];
     for (const [failures, random, delayMs, asked] of rows) {
-      assert.equal(backoffMs(backoff, failures, random, asked), delayMs, `${failures} ${asked}`);
+      assert.equal(backoffMs(backoff, failures, random, asked), delayMs, `${failures}, ${random}`);
     }
   });
 });

@@ -254,8 +254,10 @@ function openWriter() {
       await new Promise(setImmediate);
     },
     takeCalls: () => calls.splice(0),
-    counted: () =>
-      Object.fromEntries(writer.samples().map(({ labels, value }) => [labels?.['outcome'], value])),
+    counted: (): Readonly<Record<string, number>> =>
+      Object.fromEntries(
+        writer.samples().map(({ labels, value }) => [labels?.['outcome'] ?? '', value]),
+      ),
   };
 }
 

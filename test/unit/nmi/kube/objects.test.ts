@@ -137,40 +137,41 @@ describe('a custom resource from the API', () => {
   const unrestricted = { type: 0, clientId: '', resourceId: '', createdAtWallMs };
   const binding = { identityName: 'id', selector: ' as written ', serviceAccount: '' };
   const bound = { azureIdentity: 'id', selector: ' as written ', weight: 3 };
-  const values: readonly [title: string, Parse<object>, spec: unknown, value: object][] = [
-    ['an identity with nothing', parseIdentity, {}, unrestricted],
+  const values: readonly (readonly [title: string, Parse<object>, spec: unknown, value: object])[] =
     [
-      'white space around ids',
-      parseIdentity,
-      { type: 3, clientID: '\n ABC \n', resourceID: '/subscriptions/A b\t' },
-      { ...unrestricted, type: 3, clientId: 'ABC', resourceId: '/subscriptions/A b' },
-    ],
-    ['any resource', parseIdentity, { allowedResources: null, notBefore: null }, unrestricted],
-    [
-      'normalized resources',
-      parseIdentity,
-      { allowedResources: [' HTTPS://A.example//'] },
-      { ...unrestricted, allowedResources: ['https://a.example'] },
-    ],
-    ...['2026-11-30T06:00:00.25Z', '2026-11-30T07:00:00.25+01:00'].map(
-      (notBefore) =>
-        [
-          `the time ${notBefore}`,
-          parseIdentity,
-          { notBefore },
-          { ...unrestricted, notBeforeWallMs: Date.UTC(2026, 10, 30, 6, 0, 0, 250) },
-        ] as const,
-    ),
-    ['a binding', parseBinding, bound, { ...binding, createdAtWallMs }],
-    [
-      'a binding for one account',
-      parseBinding,
-      { ...bound, serviceAccount: 'robot' },
-      { ...binding, serviceAccount: 'robot', createdAtWallMs },
-    ],
-    ['an exception', parseException, { podLabels: { a: 'b', c: 1 } }, { podLabels: { a: 'b' } }],
-    ['an exception of nothing', parseException, undefined, { podLabels: {} }],
-  ];
+      ['an identity with nothing', parseIdentity, {}, unrestricted],
+      [
+        'white space around ids',
+        parseIdentity,
+        { type: 3, clientID: '\n ABC \n', resourceID: '/subscriptions/A b\t' },
+        { ...unrestricted, type: 3, clientId: 'ABC', resourceId: '/subscriptions/A b' },
+      ],
+      ['any resource', parseIdentity, { allowedResources: null, notBefore: null }, unrestricted],
+      [
+        'normalized resources',
+        parseIdentity,
+        { allowedResources: [' HTTPS://A.example//'] },
+        { ...unrestricted, allowedResources: ['https://a.example'] },
+      ],
+      ...['2026-11-30T06:00:00.25Z', '2026-11-30T07:00:00.25+01:00'].map(
+        (notBefore) =>
+          [
+            `the time ${notBefore}`,
+            parseIdentity,
+            { notBefore },
+            { ...unrestricted, notBeforeWallMs: Date.UTC(2026, 10, 30, 6, 0, 0, 250) },
+          ] as const,
+      ),
+      ['a binding', parseBinding, bound, { ...binding, createdAtWallMs }],
+      [
+        'a binding for one account',
+        parseBinding,
+        { ...bound, serviceAccount: 'robot' },
+        { ...binding, serviceAccount: 'robot', createdAtWallMs },
+      ],
+      ['an exception', parseException, { podLabels: { a: 'b', c: 1 } }, { podLabels: { a: 'b' } }],
+      ['an exception of nothing', parseException, undefined, { podLabels: {} }],
+    ];
   for (const [title, parse, spec, value] of values) {
     it(`has the values of its fields: ${title}`, () => {
       const { entra: _, ...parsed } = valueOf(parse, { metadata, spec }) as Record<string, unknown>;
@@ -397,7 +398,7 @@ describe('the usage of namespaces', () => {
           else assert.ok(usage.add(each));
           left.set(each.uid, isRemoval ? 0 : 512 + textBytes(each));
         }
-        const expected = left.values().reduce((sum, bytes) => sum + bytes, 0);
+        const expected = [...left.values()].reduce((sum, bytes) => sum + bytes, 0);
         assert.equal(usage.total, expected);
       }),
     );
@@ -512,8 +513,8 @@ describe('an object of a watch', () => {
       ['one', 'web'],
       ['two', 'old'],
       ['four', 'web'],
-    ]) {
-      list.changed(rawBinding(name ?? '', `${name}-1`, selector));
+    ] as const) {
+      list.changed(rawBinding(name, `${name}-1`, selector));
     }
     list.deleted(rawBinding('one', 'one-1'));
     list.changed(rawBinding('three', 'three-1'));

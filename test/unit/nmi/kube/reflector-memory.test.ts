@@ -67,9 +67,12 @@ async function* churn(onEvent: (at: number) => Promise<void>) {
   yield Buffer.from(listEnd);
   let version = 1;
   for (let serial = 0; version <= events; serial += 1) {
-    const next = (type: string, of: number) => lineOf(type, rawJob(of, (version += 1)));
-    const lines = [next('ADDED', serial), next('MODIFIED', serial)];
-    if (serial >= podsAtOnce) lines.push(next('DELETED', serial - podsAtOnce));
+    const lines = [
+      lineOf('ADDED', rawJob(serial, (version += 1))),
+      lineOf('MODIFIED', rawJob(serial, (version += 1))),
+    ];
+    const old = serial - podsAtOnce;
+    if (old >= 0) lines.push(lineOf('DELETED', rawJob(old, (version += 1))));
     yield Buffer.from(lines.join(''));
     await onEvent(version);
   }
