@@ -54,17 +54,14 @@ export function detailFields({ route, decision }: RequestRecord) {
 }
 
 /** `denied` by the agent; `failed`: authorized without a token, or to be tried again. */
-export function outcomeOf(
-  status: number,
-  grant: Grant | undefined,
-): 'granted' | 'denied' | 'failed' {
+function outcomeOf(status: number, grant: Grant | undefined): 'granted' | 'denied' | 'failed' {
   if (status < 400) return 'granted';
   const isUndecided = status === 429 || status >= 500;
   const isGranted = grant !== undefined && grant.kind !== 'refused';
   return isUndecided || isGranted ? 'failed' : 'denied';
 }
 
-export function identityFields(grant: Grant | undefined): AuditFields {
+function identityFields(grant: Grant | undefined): AuditFields {
   switch (grant?.kind) {
     case undefined:
       return {};
@@ -78,7 +75,7 @@ export function identityFields(grant: Grant | undefined): AuditFields {
 }
 
 /** `Kind/name` of the objects behind the decision, to the version of the fields that are read. */
-export function versionsOf(
+function versionsOf(
   pod: Pod | undefined,
   grant: Grant | undefined,
   { grants, owners }: AuditState,

@@ -15,6 +15,7 @@ import { request } from 'node:http';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text as readText } from 'node:stream/consumers';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
 import type { Readiness } from '../../../../src/nmi/base/readiness.ts';
@@ -74,14 +75,10 @@ async function open(
 function get(socketPath: string, path: string, method = 'GET') {
   return new Promise<{ status: number; body: string }>((resolve, reject) => {
     const asking = request({ socketPath, path, method, agent: false }, (response) => {
-      let body = '';
-      response.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
-      response.on('end', () => {
-        resolve({ status: response.statusCode ?? 0, body });
-      });
+      const status = response.statusCode ?? 0;
+      readText(response).then((body) => resolve({ status, body }), reject);
     });
-    asking.on('error', reject);
-    asking.end();
+    asking.on('error', reject).end();
   });
 }
 
@@ -93,7 +90,8 @@ describe('the socket of explanations', () => {
   it('is only for its own user, in a folder made for it, and is removed with the agent', async (t) => {
     const path = join(folder, 'made', 'explain.sock');
     const { server, warnings } = await open(t, path);
-    assert.deepEqual(warnings, []);
+    const off = await open(t, '');
+    assert.deepEqual([warnings, off.warnings], [[], []]);
     assert.equal(await modeOf(path), 0o600);
     assert.equal(await modeOf(join(folder, 'made')), 0o700);
     await server[Symbol.asyncDispose]();
@@ -218,11 +216,6 @@ describe('the socket of explanations', () => {
       assert.match(String(warnings[0]?.['problem']), problem, path);
     }
   });
-
-  it('is off without a path', async (t) => {
-    const { warnings } = await open(t, '');
-    assert.deepEqual(warnings, []);
-  });
 });
 
 const kernel: Parameters<typeof readHealth>[1] = {
@@ -244,15 +237,12 @@ function watchesOf(ages: readonly (number | undefined)[]) {
 }
 
 describe('the health of a node', () => {
-  it('has the age of the last event of the least active watch, or none if one had no event yet', () => {
-    const silentForMs = (...ages: readonly (number | undefined)[]) =>
-      readHealth('n', kernel, watchesOf(ages), tuning).watches.silentForMs;
-    assert.equal(silentForMs(1_000.4, 3_000.6, 20), 3_001);
-    assert.equal(silentForMs(1_000, undefined), undefined);
-  });
-
-  it('names node and redirect, and the watches that are old', () => {
-    const { name, redirect, watches } = readHealth('n', kernel, watchesOf([1]), tuning);
+  it('has the age of the last event of the least active watch, and the watches that are old', () => {
+    const healthOf = (...ages: readonly (number | undefined)[]) =>
+      readHealth('n', kernel, watchesOf(ages), tuning);
+    assert.equal(healthOf(1_000.4, 3_000.6, 20).watches.silentForMs, 3_001);
+    assert.equal(healthOf(1_000, undefined).watches.silentForMs, undefined, 'no event yet');
+    const { name, redirect, watches } = healthOf(1);
     assert.deepEqual(redirect, { mode: 'ebpf', detail: 'as wanted', problem: undefined });
     assert.deepEqual(
       [name, watches.unsynced, watches.failing, watches.podsAskedAs],

@@ -9,11 +9,7 @@ import type { IdentitySelector } from '../../../../src/nmi/grants/choose-identit
 import { decideGrant } from '../../../../src/nmi/grants/decide-grant.ts';
 import { grantedSinceWallMs } from '../../../../src/nmi/grants/grant-age.ts';
 import type { Grant, Granted, PodFacts } from '../../../../src/nmi/grants/grant.ts';
-import {
-  misnamedLabel,
-  renderFailure,
-  renderRefusal,
-} from '../../../../src/nmi/grants/refusal-text.ts';
+import { renderFailure, renderRefusal } from '../../../../src/nmi/grants/refusal-text.ts';
 import type {
   ServiceAccountRead,
   ServiceAccounts,
@@ -203,15 +199,6 @@ describe('a pod without grants', () => {
     }
   });
 
-  it('lists ten objects of many', () => {
-    const bind = (names: string) => ({
-      identities: [],
-      bindings: Array.from(names, (name) => ({ name, identityName: name })),
-    });
-    check(decide(bind('abcdefghijkl')), /no AzureIdentity a, b, .* j and 2 more\. /);
-    check(decide(bind('abcdefghij')), /no AzureIdentity a, b, .* i, j\. Create it/);
-  });
-
   it('is refused when it is not known any more, and may be known again soon', () => {
     const { clusterState, policy } = open({});
     const query = { selector: { kind: 'none' }, resource: vault } as const;
@@ -268,24 +255,6 @@ describe('an identity with allowed resources', () => {
     check(decide(limited, `client_id=${clientId}`, 'https://graph.example'), /^400 resource_/);
     check(decide(limited, 'object_id=any'), 'any of identity');
     check(decide(limited, 'object_id=any', 'https://graph.example'), 'any of ');
-  });
-});
-
-describe('a binding for a service account', () => {
-  it('grants its identity to pods with that account, and to no other', () => {
-    const ofAccount = (serviceAccount: string): Given => ({ bindings: [{ serviceAccount }] });
-    check(decide(ofAccount('robot')), 'identity by only');
-    for (const account of ['default', 'Robot', 'robot2']) {
-      check(
-        decide(ofAccount(account)),
-        new RegExp(
-          '^503 binding_pending, pending: Identity not found: pod default/pod .*AzureIdentityBinding ' +
-            `binding .*not for its service account "robot"\\. Run the pod under "${account}"`,
-        ),
-      );
-    }
-    const unnamed = { ...ofAccount('robot'), pod: { serviceAccount: '' } };
-    check(decide(unnamed), /^503 binding_pending/);
   });
 });
 
@@ -570,18 +539,6 @@ describe('a refusal of a pod', () => {
       assert.match(descriptionOf(renderRefusal({ ...refusal, pod: createPod() }).body), text);
     }
   });
-
-  it('names a label that is spelled in another way, and not the one that is read', () => {
-    for (const [given, meant] of [
-      [{ aadpodidbinding: 'a' }, undefined],
-      [
-        { aadpodidbinding: '', 'example.org/AadPodId-Binding': 'a' },
-        'example.org/AadPodId-Binding',
-      ],
-      [{ aadPodIdBindings: 'a' }, undefined],
-    ] as const)
-      assert.equal(misnamedLabel(given), meant);
-  });
 });
 
 describe('a failure of the upstream', () => {
@@ -625,13 +582,6 @@ describe('a failure of the upstream', () => {
     ];
     for (const [reason, over, text] of texts) assert.equal(render({ reason }, over).text, text);
     assert.equal(render({ reason: 'identity_not_assigned' }, ofNode).reason, 'upstream_refused');
-  });
-
-  it('contains error, details and a longer wait', () => {
-    const details = { errorCodes: [7], timestamp: 't', traceId: 'i', correlationId: 'c' };
-    const answer = render({ reason: 'upstream_throttled', error: 'own', retryAfterS: 99, details });
-    const { error, error_codes: codes } = JSON.parse(answer.body) as Record<string, unknown>;
-    assert.deepEqual([error, codes, answer.retryAfterS], ['own', [7], 99]);
   });
 
   it('explains how to assign an identity that is not assigned to the node', () => {

@@ -1,7 +1,7 @@
 /** Which identities pods of this node use, who owns them, and which tokens of them are first ones. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { EntraSettings, Pod } from '../../../../src/cache/index/objects.ts';
+import type { EntraSettings } from '../../../../src/cache/index/objects.ts';
 import { identityKey } from '../../../../src/nmi/grants/cache-key.ts';
 import type { Grant } from '../../../../src/nmi/grants/grant.ts';
 import { entryFor } from '../../../../src/nmi/grants/identity-owners.ts';
@@ -26,7 +26,6 @@ import {
 } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import { createGrant } from '../../../support/request-records.ts';
-import { pass } from '../../../support/token-fixture.ts';
 import { world, type WorldGiven, type WorldObjects } from '../../../world.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
@@ -206,32 +205,6 @@ describe('pods that may name any identity', () => {
 });
 
 describe('a change', () => {
-  it('costs only the pods and accounts whose grants it touches', (t) => {
-    const { pods, put, upstreams, isGranted } = open({ owners: 'enforce' });
-    const resolve = t.mock.method(upstreams, 'onceValid');
-    const podOf = (name: string, serviceAccount: string, over: Partial<Pod> = {}) =>
-      createPod({ name, uid: name, labels, serviceAccount, ...over });
-    const add = (...all: Pod[]) => put({ pods: all });
-    const steps: readonly (readonly [string, number, () => void])[] = [
-      ['a pod', 1, () => put({ ...bound, pods: [{ labels, serviceAccount: 'one' }] })],
-      ['two of another account', 1, () => add(podOf('two', 'two'), podOf('twin', 'two'))],
-      ['a third of that account', 0, () => add(podOf('third', 'two'))],
-      ['a new address', 0, () => add(podOf('two', 'two', { ips: ['10.0.0.9'] }))],
-      ['a pod gone', 0, () => pods.remove(podOf('two', 'two'))],
-      ['the next one', 0, () => pods.remove(podOf('twin', 'two'))],
-      ['an account gone', 0, () => pods.remove(podOf('third', 'two'))],
-      ['that account again', 1, () => add(podOf('two', 'two'))],
-      ['an identity', 2, () => put({ identities: [{ clientId: otherId }] })],
-      ['a grant', 2, () => put({ identityGrants: [{ clientIds: [otherId] }] })],
-    ];
-    for (const [name, expected, step] of steps) {
-      step();
-      isGranted();
-      assert.equal(resolve.mock.callCount(), expected, name);
-      resolve.mock.resetCalls();
-    }
-  });
-
   it('of one of many identities of many accounts costs one look at it for each account', (t) => {
     const many = Array.from({ length: 20 }, (_, at) => `id-${at}`);
     const { grants, put, upstreams, isGranted } = open({
@@ -468,12 +441,6 @@ describe('the name that a refused pod probably meant', () => {
       assert.equal(near.meantBy(grants, namespace, 0), meant);
   });
 
-  it('is an identity whose name is close to that in the binding', () => {
-    const bindings = [createBinding({ identityName: 'order' })];
-    const grants = { kind: 'no-identity', label: 'l', bindings, sinceWallMs: 0 } as const;
-    assert.equal(openNames('default/orders').near.meantBy(grants, 'default', 0), 'orders');
-  });
-
   it('is searched for once in 10 s for a pod, however many requests are refused', () => {
     const { near, searches } = openNames('default/app-b');
     const grants = unbound('app-a');
@@ -567,22 +534,6 @@ describe('the resources of a pod', () => {
     );
   });
 
-  it('are each a first token, however many requests came before', () => {
-    const { clock, admit, first } = openUses();
-    const [served, firsts] = [new Set<number>(), new Set<number>()];
-    // Two minutes of a pod that asks for 30 resources a second, and repeats earlier ones.
-    for (let use = 0; use < 3_600; use++) {
-      clock.advance(33);
-      for (const each of [use, use - 100, use - 599]) {
-        if (each < 0 || admit(grantOf('a'), `api://${each}`).kind !== 'granted') continue;
-        served.add(each);
-        if (first('a', `api://${each}`)) firsts.add(each);
-      }
-    }
-    assert.deepEqual(firsts, served);
-    assert.equal(served.size, 1_200);
-  });
-
   it('are remembered for 600 resources and 512 pods', () => {
     const { clock, count, first } = openUses();
     assert.equal(count('a', 0, 600), 600);
@@ -661,40 +612,5 @@ describe('a pod with Workload Identity', () => {
       assert.deepEqual(identities.of(pod), expected);
       assert.deepEqual(paths, ['/api/v1/namespaces/default/serviceaccounts/robot']);
     }
-  });
-
-  it('is not served from an old read', async () => {
-    const { clock, answer, identities, read } = openAnnotated(annotated);
-    await read();
-    await pass(clock, 6 * 3_600_000);
-    answer.annotations = {};
-    assert.equal(identities.lastOf(pod).kind, 'application');
-    await read();
-    assert.equal(identities.of(pod).kind, 'unannotated');
-  });
-
-  it('is not served for long while the API server is down', async () => {
-    const { clock, answer, identities, read } = openAnnotated(annotated);
-    await read();
-    await pass(clock, 290_000);
-    answer.annotations = new KubeError('NETWORK', 'gone');
-    assert.equal(identities.of(pod).kind, 'unknown', 'it is tried first');
-    await new Promise(setImmediate);
-    assert.equal(identities.of(pod).kind, 'application');
-    clock.advance(10_001);
-    assert.equal(identities.of(pod).kind, 'unknown', 'it is tried again');
-    await new Promise(setImmediate);
-    assert.deepEqual(identities.of(pod), { kind: 'unavailable', account });
-    assert.equal(identities.lastOf(pod).kind, 'application', 'its tokens are kept');
-  });
-
-  it('gets a message when the account may not be read, after one request', async () => {
-    const { identities, unreadable, paths } = openAnnotated(new KubeError('FORBIDDEN', 'no right'));
-    assert.equal(identities.of(pod).kind, 'unknown');
-    await new Promise(setImmediate);
-    assert.equal(identities.of(pod).kind, 'unreadable');
-    await new Promise(setImmediate);
-    assert.deepEqual(unreadable, ['default/robot forbidden']);
-    assert.equal(paths.length, 1, 'not repeated at once');
   });
 });

@@ -283,15 +283,6 @@ describe('an identity of Entra ID', () => {
   });
 });
 
-describe('the application of a service account', () => {
-  it('is federated in the node’s cloud, or unusable', () => {
-    const choice = resolver.ofServiceAccount(pod, clientId, tenantId);
-    assert.equal(entraOf(choice).credential.kind, 'federated_pod');
-    assert.match(problemOf(resolver.ofServiceAccount(pod, 'x', tenantId)), /GUID/);
-    assert.match(problemOf(resolver.ofServiceAccount(pod, clientId, '')), /tenant/);
-  });
-});
-
 describe('the key of an identity', () => {
   const keyOf = (choice: UpstreamChoice): string => identityKey(upstreamOf(choice).upstream);
 

@@ -33,15 +33,6 @@ describe('the limits of one caller', () => {
     assert.ok(limits.beginFetch('a', 'three') !== undefined);
   });
 
-  it('count the requests that wait for tokens, including those for the same one', () => {
-    const limits = new CallerLimits({ fetches: 2, waiting: 2, pendingObjects: 1 });
-    const first = limits.beginFetch('a', 'one');
-    assert.ok(limits.beginFetch('a', 'one') !== undefined);
-    assert.equal(limits.beginFetch('a', 'one'), undefined);
-    first?.();
-    assert.ok(limits.beginFetch('a', 'one') !== undefined);
-  });
-
   it('report which caller exceeded which limit', () => {
     const beyond: string[] = [];
     const limits = new CallerLimits(
@@ -183,19 +174,6 @@ describe('turns of the event loop', () => {
     assert.equal(nextTurn(), '');
   });
 
-  it('have full length again after a short one, even if nothing waits', () => {
-    const { turns, run, nextTurn } = openTurns();
-    turns.accepted();
-    assert.equal(run('a', 0.03), true);
-    nextTurn();
-    nextTurn();
-    assert.deepEqual([run('a', 0.03), run('a', 0.03), run('a', 0.03)], [true, true, true]);
-    assert.equal(run('b', 0.2), true);
-    assert.equal(run('b', 0.2), true);
-    assert.equal(run('b', 0.2), false);
-    assert.equal(nextTurn(), 'b');
-  });
-
   it('count work that is done later', () => {
     const { turns, run, nextTurn } = openTurns();
     turns.charge('a', 0.4);
@@ -213,22 +191,6 @@ describe('turns of the event loop', () => {
     nextTurn();
     run('another', 0.001);
     assert.equal(due.length, 0);
-  });
-
-  it('are turns of the real event loop', async () => {
-    const turns = new FairTurns(() => performance.now());
-    const burn = (): void => {
-      const untilMs = performance.now() + 0.3;
-      while (performance.now() < untilMs);
-    };
-    let turnsSeen = 0;
-    const { promise, resolve } = Promise.withResolvers<undefined>();
-    const watch = (): void => void (turnsSeen++, setImmediate(watch).unref());
-    watch();
-    for (let count = 0; count < 40; count++) turns.run('a', burn);
-    turns.run('a', () => resolve(undefined));
-    await promise;
-    assert.ok(turnsSeen >= 10, `${turnsSeen}`);
   });
 });
 
@@ -321,15 +283,6 @@ describe('a request that waits for an object', () => {
     clock.advance(700);
     await loopTurn();
     assert.equal(nameOf(late), 'later');
-  });
-
-  it('does not wait when its deadline has already passed', async () => {
-    const { clock, waiters, begin } = openWait();
-    clock.advance(1_000);
-    const request = begin();
-    assert.equal(waiters.size, 0);
-    await loopTurn();
-    assert.equal(nameOf(request), 'first');
   });
 
   it('is released when its client has disconnected, at once or at the next change', async () => {
@@ -492,14 +445,6 @@ describe('calls of the metadata service', () => {
     });
   }
 
-  it('with different requests are each made, also at the same time', async () => {
-    const { clock, sent, ask } = openCalls();
-    const both = [ask('x', { isShared: false }), ask('x', { isShared: false })];
-    await pass(clock, 50);
-    await Promise.all(both);
-    assert.equal(sent.length, 2);
-  });
-
   it('that hang end in time, release their slot, and report whether they had one', async () => {
     const { clock, sent, service, ask } = openCalls();
     service.latencyMs = 60_000;
@@ -518,15 +463,6 @@ describe('calls of the metadata service', () => {
     const next = ask('next');
     await pass(clock, 0);
     assert.equal((await next).status, 200);
-  });
-
-  it('arm nothing after disposal', async () => {
-    const { clock, calls, ask } = openCalls();
-    const asked = ask('x');
-    await pass(clock, 50);
-    await asked;
-    calls[Symbol.dispose]();
-    assert.deepEqual(clock.armed, []);
   });
 });
 

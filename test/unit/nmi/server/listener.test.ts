@@ -7,7 +7,6 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { getHeapStatistics } from 'node:v8';
 import { freePort } from '../../../../lab/fabric/free-ports.ts';
 import { eventually } from '../../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../../src/base/time/clock.ts';
@@ -138,16 +137,6 @@ describe('the listener, when a component behind it fails', () => {
     assert.equal(given.listener.connections, 0);
     assert.equal(await given.ask(), '404');
     assert.deepEqual(given.bugs.map(String), ['RangeError: attest', 'RangeError: onConnection']);
-  });
-
-  it('answers by node:http when the fast path fails', async () => {
-    const bugs: unknown[] = [];
-    const fail = () => {
-      throw new RangeError('decide');
-    };
-    await using given = await open({ fastPath: openFastPath(fail, (error) => bugs.push(error)) });
-    assert.equal(await given.ask(), '404');
-    assert.deepEqual(bugs.map(String), ['RangeError: decide']);
   });
 });
 
@@ -346,15 +335,6 @@ describe('requests on a connection', () => {
       socket.write(text);
       assert.match(await allOf(socket), /^HTTP\/1\.1 404 .*\r\nConnection: close\r\n/s);
     }
-  });
-
-  it('are decided for each caller on the fast path, each on its own connection', async () => {
-    await using given = await open({ fastPath: openFastPath(({ ip }) => ip === podIp) });
-    const [one, other] = [given.dial(), given.dial(otherIp)];
-    // The same bytes as on the first connection, so the request is already known.
-    assert.equal(await statusOf(one), '200');
-    assert.equal(await statusOf(other), '404');
-    assert.equal(await statusOf(one), '200');
   });
 });
 
@@ -603,18 +583,6 @@ function openConnections(each = 2, total = 100, eachWhenShort = each) {
 }
 
 describe('the open connections', () => {
-  it('of one caller make no garbage that grows with their number when one is too many', () => {
-    const { connections, addBusy } = openConnections(400, 1_000);
-    const caller = callerAt(podIp);
-    for (let count = 0; count < 400; count++) addBusy(podIp, caller);
-    const asSocket = new FakeSocket() as unknown as Socket;
-    const allocated = () => getHeapStatistics().total_allocated_bytes;
-    const before = allocated();
-    for (let count = 0; count < 1_000; count++) connections.add(asSocket, caller);
-    const each = (allocated() - before) / 1_000;
-    assert.ok(each < 6_000, `${each} bytes`);
-  });
-
   it('of one caller are limited while it waits for answers on all, and closing one makes room', () => {
     const { connections, addBusy } = openConnections(2);
     const first = addBusy(podIp);
@@ -673,15 +641,6 @@ describe('the open connections', () => {
     caller.resolve(pods);
     socket.destroy();
     assert.ok(add(podIp).connection !== undefined);
-  });
-
-  it('of matching callers are reset, and no others', () => {
-    const { connections, add } = openConnections();
-    const sockets = [podIp, otherIp, podIp].map((ip) => add(ip).socket);
-    const count = connections.reset(({ ip }) => ip === podIp);
-    const ended = sockets.map((socket) => socket.ended);
-    assert.deepEqual([count, ended], [2, ['reset', undefined, 'reset']]);
-    assert.equal(connections.size, 1);
   });
 
   it('are reset also in the event loop turn in which they end', async () => {
@@ -752,10 +711,5 @@ describe('the limits of connections', () => {
       code: 'CONFIG',
       message: /^\/no\/such\/limits cannot be read: ENOENT.*; mount proc at \/proc$/,
     });
-  });
-
-  it('are read from this process', () => {
-    const { total, each } = connectionLimits(1);
-    assert.ok(total >= each && each > 0);
   });
 });

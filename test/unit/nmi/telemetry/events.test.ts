@@ -297,17 +297,6 @@ describe('the Event of an identity that its source refuses', () => {
     );
   });
 
-  it('is one of the scale set that the identity is not assigned to', () => {
-    const { refuseFetch, accept, take } = openIdentityEvents();
-    refuseFetch('identity_not_assigned');
-    accept();
-    refuseFetch('identity_refused');
-    assert.deepEqual(
-      take().map(({ kind }) => kind),
-      ['identity_not_assigned aks-pool1-1-vmss', 'accepted aks-pool1-1-vmss', 'identity_refused'],
-    );
-  });
-
   it('is one for any number of refusals, and one every half an hour while they last', () => {
     const { clock, refuseFetch, reasons } = openIdentityEvents();
     for (let count = 0; count < 29; count++) {
@@ -382,23 +371,6 @@ describe('the Event of an identity that its source accepts again', () => {
       take().map(({ reason }) => reason),
       ['CredentialRefused'],
     );
-  });
-
-  it('is left out if the identity is refused again meanwhile', () => {
-    const { clock, refuseFetch, accept, reasons } = openIdentityEvents({
-      random: 0.5,
-      jitterMs: minuteMs,
-    });
-    refuseFetch();
-    clock.advance(minuteMs);
-    accept();
-    refuseFetch();
-    clock.advance(minuteMs);
-    assert.deepEqual(reasons(), ['CredentialRefused']);
-    accept();
-    accept();
-    clock.advance(minuteMs);
-    assert.deepEqual(reasons(), ['IdentityAccepted']);
   });
 
   it('is forgotten for the one that was refused longest ago, of thousands', () => {

@@ -220,36 +220,6 @@ describe('the log line of a token request', () => {
     });
   });
 
-  it('is the same for a hit of the fast path', () => {
-    const { requests, take } = openLog();
-    const record = createRecord({ decision: createDecision({ cache: 'hit', fetchId: 'fetch' }) });
-    requests.render(record);
-    requests.hitsLike(record)(createHit(), 5.0004);
-    const [{ time: _one, ...line } = {}, { time: _other, ...hit } = {}] = take();
-    assert.deepEqual(hit, line);
-  });
-
-  it('names the node, or the service account, for a pod without an AzureIdentity', () => {
-    const { requests, take } = openLog();
-    const upstreams = [
-      { kind: 'unnamed' },
-      { kind: 'client_id', value: clientId },
-      { kind: 'entra', clientId, credential: { kind: 'secret' } },
-    ] as const;
-    for (const upstream of upstreams) {
-      const grant = createGrant({ identity: undefined, upstream: upstream as never });
-      requests.render(createRecord({ decision: createDecision({ grant }) }));
-    }
-    assert.deepEqual(
-      take().map((line) => [line['identity'], line['clientId']]),
-      [
-        ['node', undefined],
-        ['node', '0a1b##### REDACTED #####0001'],
-        ['default/default', '0a1b##### REDACTED #####0001'],
-      ],
-    );
-  });
-
   it('contains no full client id, and no text that is not a resource', () => {
     const { requests, take } = openLog();
     const upstream = { kind: 'client_id', value: clientId } as const;
@@ -260,6 +230,7 @@ describe('the log line of a token request', () => {
     const lines = take();
     assert.equal(lines.length, 2);
     for (const line of lines) {
+      assert.equal(line['identity'], 'node');
       assert.equal(line['clientId'], '0a1b##### REDACTED #####0001');
       assert.equal(line['resource'], '[unusual]');
       assert.ok(!JSON.stringify(line).includes(clientId));
