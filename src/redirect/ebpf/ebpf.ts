@@ -88,8 +88,6 @@ export interface EbpfRedirect extends Redirect {
 /** The options with their defaults. */
 type Settings = EbpfRedirectOptions &
   Required<Pick<EbpfRedirectOptions, 'target' | 'pinFolder' | 'host'>> & {
-    /** Host for mounts: `host` may be in another mount namespace. */
-    readonly machine: Host;
     /** Set by `letThrough`. */
     nodePods: readonly bigint[] | undefined;
   };
@@ -100,13 +98,11 @@ type Settings = EbpfRedirectOptions &
  * @throws RangeError for a target that is not IPv4.
  */
 export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
-  const machine = createHost();
   const settings: Settings = {
     pinFolder: defaultPinFolder,
-    host: machine,
+    host: createHost(),
     ...options,
     target: reachableTarget(options.target ?? defaultTarget),
-    machine,
     nodePods: undefined,
   };
   const serialize = createMutex();
@@ -163,7 +159,7 @@ async function install(settings: Settings, port: number | undefined): Promise<Re
   await errors.run(async () => {
     const wanted = wantedPrograms(settings, port);
     if (typeof wanted === 'string') return;
-    await ensurePinFolder(settings.machine, settings.pinFolder);
+    ensurePinFolder(settings.pinFolder);
     const problems = diffPrograms(wanted);
     if (problems === 'absent' || problems.length > 0) changed.push(...installPrograms(wanted));
     const closed = closeOlderSockets(wanted, target);

@@ -7,18 +7,9 @@
  *     link_getsockopt_ID                             the attachment to the cgroup of an agent
  *     next_...                                       incomplete; renamed when complete, or left by a crash
  */
-import {
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmdirSync,
-  statfsSync,
-  unlinkSync,
-} from 'node:fs';
+import { mkdirSync, readdirSync, renameSync, rmdirSync, statfsSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { networkCode } from '../../base/network-code.ts';
-import { outputOf, type Host } from '../host/command.ts';
 import { RedirectError } from '../redirect.ts';
 
 export const defaultPinFolder = '/sys/fs/bpf/nmi';
@@ -46,18 +37,13 @@ export function isBpffs(path: string): boolean {
 }
 
 /**
- * Creates the folder, and mounts a BPF file system above it if there is none: a container gets the
- * node's as a volume, a machine without systemd has none yet.
+ * Creates the folder. The node mounts the BPF file system above it (systemd does): what a container mounted would end
+ * with it.
  * @throws RedirectError
  */
-export async function ensurePinFolder(host: Host, folder: string): Promise<void> {
-  const above = dirname(folder);
-  if (!isBpffs(above)) {
-    const why = whyNoMountPoint(above);
-    if (why !== undefined) throw new RedirectError('CONFLICT', pinStep, why);
-    const args = ['-t', 'bpf', '-o', 'nosuid,nodev,noexec,mode=711', 'bpf', above];
-    outputOf(pinStep, 'mount', await host.run('mount', args));
-  }
+export function ensurePinFolder(folder: string): void {
+  const why = whyNoBpffs(folder);
+  if (why !== undefined) throw new RedirectError('CONFLICT', pinStep, why);
   succeeds(() => mkdirSync(folder, { mode: 0o755 }), ['EEXIST']);
 }
 
@@ -66,37 +52,21 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
  * file permissions allow, so the check creates a folder beside it and removes it.
  */
 export function findPinObstacle(folder: string): string | undefined {
-  const above = dirname(folder);
-  if (!isBpffs(above)) {
-    const why = whyNoMountPoint(above);
-    if (why !== undefined || canMount()) return why;
-    return `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
-  }
   const trial = `${folder}-trial-${process.pid}`;
+  const why = whyNoBpffs(folder);
+  if (why !== undefined) return why;
   try {
     mkdirSync(trial);
     rmdirSync(trial);
     return undefined;
   } catch (error) {
-    return `nothing can be pinned in ${above}: ${networkCode(error)}`;
+    return `nothing can be pinned in ${dirname(folder)}: ${networkCode(error)}`;
   }
 }
 
-/** A mount hides the contents of its folder, which a wrong option could make any folder. */
-function whyNoMountPoint(path: string): string | undefined {
-  const none = `no BPF file system at ${path}, nor `;
-  try {
-    return readdirSync(path).length === 0 ? undefined : `${none}an empty folder to mount one at`;
-  } catch (error) {
-    return `${none}a folder to mount one at: ${networkCode(error)}`;
-  }
-}
-
-const capSysAdmin = 21n;
-
-function canMount(): boolean {
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'));
-  return ((BigInt(`0x${effective?.[1] ?? '0'}`) >> capSysAdmin) & 1n) === 1n;
+function whyNoBpffs(folder: string): string | undefined {
+  const above = dirname(folder);
+  return isBpffs(above) ? undefined : `no BPF file system is mounted at ${above}`;
 }
 
 /** Names of all pins; empty if the folder does not exist. @throws RedirectError */

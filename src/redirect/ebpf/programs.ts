@@ -252,11 +252,7 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
   });
 }
 
-function diffHook(
-  native: NativeModule,
-  wanted: WantedPrograms,
-  hook: Hook,
-): readonly string[] {
+function diffHook(native: NativeModule, wanted: WantedPrograms, hook: Hook): readonly string[] {
   const { pinFolder, agent } = wanted;
   const cgroup = cgroupOf(hook, wanted);
   const link = unlessMissing(() => native.linkInfo(join(pinFolder, linkName(hook, agent.id))));
