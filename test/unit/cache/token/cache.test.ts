@@ -79,26 +79,6 @@ const ofPods = {
 };
 
 describe('many hostile pods', () => {
-  it('that abandon fetches do not use up the queue', async () => {
-    const fixture = openTokenFixture({ ...ofPods, maxQueued: 5_000 });
-    fixture.upstream.refreshInMs = minuteMs;
-    await fixture.request('user/refreshed');
-    fixture.upstream.refreshInMs = undefined;
-    for (let round = 0; round < 12; round++) {
-      const storm = Array.from({ length: 20 * 50 }, (_, at) =>
-        fixture.request(`hostile ${at % 20}/${round}-${at}`),
-      );
-      const wanted = fixture.request(`user/${round}`);
-      await pass(fixture.clock, 10_500);
-      assert.match(await wanted, /^miss user/, `round ${round}`);
-      await Promise.all(storm);
-    }
-    assert.ok(fixture.limiter.queued <= 2_500 + 20 * 10, `${fixture.limiter.queued} queued`);
-    // The refresh of the user’s first token.
-    await pass(fixture.clock, 3 * minuteMs);
-    assert.deepEqual(fixture.refreshes, ['ok']);
-  });
-
   it('that wait do not use up the waiters', async () => {
     const fixture = openTokenFixture({ ...ofPods, maxQueued: 5_000 });
     fixture.upstream.latencyMs = 5;
@@ -189,14 +169,6 @@ describe('a token in the cache', () => {
     { at: '12.5 h', do: 'up' },
     { at: '12.6 h', do: 'ask', expect: 'hit k#15', calls: 15 },
     { at: '24.5 h', do: 'wait', calls: 15 },
-  ]);
-
-  timeline('that came with too little life is replaced within a second', [
-    { at: '0 s', do: 'live 4 min' },
-    { at: '0 s', do: 'ask', expect: 'miss k#1' },
-    { at: '0 s', do: 'live 1 h' },
-    { at: '1 s', do: 'ask', expect: 'hit k#2', calls: 2 },
-    { at: '20 min', do: 'ask', expect: 'hit k#2', calls: 2 },
   ]);
 
   timeline('without a longer one at its source serves for half of its life after three tries', [

@@ -288,7 +288,9 @@ describe('the IMDS source', () => {
     assert.ok(time.nowMs() < 3_000);
   });
 
-  it('encodes its input in the query, adds nothing else, and retries within the budget', async () => {
+  it('encodes its input in the query, adds nothing else, retries within the budget, and uses no proxy', async (t) => {
+    process.env['HTTP_PROXY'] = 'http://127.0.0.1:1';
+    t.after(() => delete process.env['HTTP_PROXY']);
     const seen: string[] = [];
     await using served = await serve((request, response) => {
       seen.push(request.url ?? '');
@@ -303,14 +305,8 @@ describe('the IMDS source', () => {
     assert.equal(seen.length, 1);
     const { searchParams } = new URL(seen[0] ?? '', 'http://x');
     searchParams.delete('api-version');
-    assert.deepEqual(
-      [...searchParams],
-      [
-        ['resource', resource],
-        ['client_id', 'c&msi_res_id=other'],
-        ['bypass_cache', 'true'],
-      ],
-    );
+    const given = { resource, client_id: 'c&msi_res_id=other', bypass_cache: 'true' };
+    assert.deepEqual([...searchParams], Object.entries(given));
   });
 
   it('ignores a Retry-After of days', async () => {
@@ -321,22 +317,6 @@ describe('the IMDS source', () => {
     const result = await source.fetch(asked, always);
     assert.ok(!result.ok && result.failure.reason === 'upstream_throttled');
     assert.deepEqual([result.failure.retryAfterS, result.failure.cooldownMs], [120, 120_000]);
-  });
-
-  it('does not read an endless body, and uses no proxy', async () => {
-    process.env['HTTP_PROXY'] = 'http://127.0.0.1:1';
-    try {
-      await using served = await serve((_request, response) => {
-        const timer = setInterval(() => response.write('x'.repeat(20_000)), 1);
-        response.on('close', () => clearInterval(timer));
-      });
-      await using source = sourceAt(served.port);
-      const result = await source.fetch(asked, always);
-      assert.ok(!result.ok && result.failure.reason === 'upstream_down');
-      assert.match(result.failure.description, /RangeError/);
-    } finally {
-      delete process.env['HTTP_PROXY'];
-    }
   });
 });
 

@@ -99,9 +99,7 @@ describe('the name for identity bindings', () => {
       assert.equal(serverNameOf(id), `${label}.ests.aks`);
       assert.equal(bindingServerName(id), `${label}.ests.aks`);
     }
-  });
-
-  it('has the same length for every cluster, with leading zeros', () => {
+    // Of the same length, with leading zeros.
     const names = Array.from({ length: 200 }, (_, at) => serverNameOf(`${at}`));
     for (const name of names) assert.match(name, /^a[0-9a-v]{52}\.ests\.aks$/);
     assert.ok(names.some((name) => name.startsWith('a0')));
@@ -130,37 +128,31 @@ describe('an exchange by an identity binding', () => {
   });
 
   it('takes the cluster id of the option only if the certificate has none', async () => {
-    for (const [given, names, problem] of [
-      [clusterId, ['kubernetes'], undefined],
-      [clusterId, [clusterHostName(clusterId)], undefined],
-      ['', ['kubernetes'], /names no cluster of AKS, and --aks-cluster-id is not set/],
+    const own = clusterHostName(clusterId);
+    for (const [given, name, reason, problem] of [
+      [clusterId, 'kubernetes', undefined, /^/],
+      [clusterId, own, undefined, /^/],
+      [
+        '',
+        'kubernetes',
+        'credential_invalid',
+        /no cluster of AKS, and --aks-cluster-id is not set/,
+      ],
+      ['other', own, 'credential_invalid', /is of cluster 6969\w+, not of --aks-cluster-id other$/],
       [
         'other',
-        [clusterHostName(clusterId)],
-        /certificate is of cluster 6969\w+, not of --aks-cluster-id other$/,
+        'kubernetes',
+        'upstream_down',
+        /^the certificate .* as a\w+\.ests\.aks is not trust/,
       ],
     ] as const) {
-      await using fixture = await open(given, [...names]);
-      if (problem === undefined) {
-        assert.ok((await fixture.fetch()).ok);
-        continue;
-      }
-      const failure = await failureOf(fixture);
-      assert.equal(failure.reason, 'credential_invalid');
-      assert.match(failure.description, problem);
-      assert.deepEqual(fixture.bindings.requests, []);
+      await using fixture = await open(given, [name]);
+      const result = await fixture.fetch();
+      assert.equal(result.ok ? undefined : result.failure.reason, reason);
+      assert.match(result.ok ? '' : result.failure.description, problem);
+      if (result.ok) continue;
+      assert.deepEqual([fixture.bindings.requests, fixture.kube.requests], [[], []]);
     }
-  });
-
-  it('of a cluster that is not this one is sent nowhere', async () => {
-    await using fixture = await open('other', ['kubernetes']);
-    const { reason, description } = await failureOf(fixture);
-    assert.equal(reason, 'upstream_down');
-    assert.match(
-      description,
-      /^the certificate of the API server as a\w+\.ests\.aks is not trusted/,
-    );
-    assert.deepEqual([fixture.bindings.requests, fixture.kube.requests], [[], []]);
   });
 
   it('is made only where the cluster has an authority of its own', async () => {
@@ -225,29 +217,18 @@ describe('an API server that refuses', () => {
   const unauthorized = { error: 'unauthorized_client', error_description: 'AADSTS700016: no' };
 
   it('gives one reason, after one request', async () => {
+    const forbidden = json(403, { kind: 'Status', message: 'forbidden: no' });
+    const says403 = `^Service account team/robot may not use .*use-mi-${clientId}.* \\(.* answered status 403: forbidden: no\\)$`;
+    const notFound = { status: 404, type: 'text/plain', body: '404 page not found' };
+    const page = { status: 200, type: 'text/html', body: '<html>' };
+    const unbound = 'not bound to this cluster';
     for (const [answer, reason, says] of [
       [message(401, 'Unauthorized'), 'credential_refused', ': Unauthorized$'],
-      [
-        json(403, { kind: 'Status', message: 'forbidden: no' }),
-        'credential_invalid',
-        `^Service account team/robot may not use .*use-mi-${clientId}.* \\(.* answered status 403: forbidden: no\\)$`,
-      ],
-      [
-        { status: 404, type: 'text/plain', body: '404 page not found' },
-        'credential_invalid',
-        `^This cluster has no identity bindings: ${server} answered status 404`,
-      ],
-      [
-        message(400, 'not bound to this cluster'),
-        'upstream_refused',
-        `^${server} answered status 400: not bound to this cluster$`,
-      ],
+      [forbidden, 'credential_invalid', says403],
+      [notFound, 'credential_invalid', `has no identity bindings: ${server} answered status 404`],
+      [message(400, unbound), 'upstream_refused', `^${server} answered status 400: ${unbound}$`],
       [json(401, unauthorized), 'identity_refused', '^AADSTS700016: no$'],
-      [
-        { status: 200, type: 'text/html', body: '<html>' },
-        'upstream_down',
-        `^${server} answered something that is not a JSON object$`,
-      ],
+      [page, 'upstream_down', `^${server} answered something that is not a JSON object$`],
       [message(503, 'busy'), 'upstream_down', 'answered status 503: busy$'],
     ] as const) {
       await using fixture = await open();
@@ -258,16 +239,13 @@ describe('an API server that refuses', () => {
       const leastMs = reason === 'upstream_down' ? 250 : 5_000;
       assert.ok(failure.cooldownMs >= leastMs, `${failure.cooldownMs} ms`);
       assert.equal(fixture.bindings.requests.length, 1);
+      // In YAML without quotation marks.
+      const [, yaml] = /Apply this ClusterRole: (.+) and bind it/.exec(failure.description) ?? [];
+      assert.equal(yaml === undefined, answer !== forbidden);
+      if (yaml === undefined) continue;
+      assert.deepEqual(parse(yaml), roleOfIdentity(clientId));
+      assert.doesNotMatch(yaml, /"|,\S/);
     }
-  });
-
-  it('an account names the ClusterRole that it needs, in YAML without quotation marks', async () => {
-    await using fixture = await open();
-    fixture.bindings.fault = message(403, 'no');
-    const { description } = await failureOf(fixture);
-    const [, yaml = ''] = /Apply this ClusterRole: (.+) and bind it/.exec(description) ?? [];
-    assert.deepEqual(parse(yaml), roleOfIdentity(clientId));
-    assert.doesNotMatch(yaml, /"|,\S/);
   });
 
   it('and repeats the token in its answer is not quoted', async () => {

@@ -17,17 +17,8 @@ import {
 import { authority, json, openTokenServer, openTunnelProxy, raw } from './token-server.ts';
 
 function open(options: Partial<EntraNetworkOptions> = {}): EntraNetwork {
-  const caPem = authority.certificatePem;
-  const environment = {};
-  const clock = systemClock;
-  return openEntraNetwork({
-    timeoutMs: 3_000,
-    userAgent: 'nmi/test',
-    caPem,
-    environment,
-    clock,
-    ...options,
-  });
+  const usual = { timeoutMs: 3_000, userAgent: 'nmi/test', environment: {}, clock: systemClock };
+  return openEntraNetwork({ ...usual, caPem: authority.certificatePem, ...options });
 }
 
 function post(network: EntraNetwork, to: string, signal = AbortSignal.timeout(5_000)) {
@@ -65,26 +56,19 @@ describe('the network to Entra ID', () => {
     assert.deepEqual([headers['user-agent'], headers['x-own']], ['nmi/test', '1']);
   });
 
-  it('reads the clock of the server, and Retry-After as seconds or a date, up to an hour', async () => {
+  it('reads the clock of the server, and its Retry-After up to an hour', async () => {
     await using server = await openTokenServer();
     const wallMs = Date.UTC(2026, 0, 1);
     await using network = open({ clock: { ...systemClock, wallMs: () => wallMs } });
     const dateIn = (ms: number) => new Date(wallMs + ms).toUTCString();
-    for (const aheadMs of [3_600_000, -3_600_000, 0]) {
-      server.answerWith(raw(200, '', { Date: dateIn(-aheadMs) }));
-      assert.equal((await post(network, server.authority)).clockAheadMs, aheadMs);
-    }
-    for (const [value, retryAfterS] of [
+    for (const [wait, retryAfterS] of [
       ['7', 7],
-      ['0', 0],
       [dateIn(90_000), 90],
-      [dateIn(-90_000), 0],
       ['3601', 3600],
-      [dateIn(86_400_000), 3600],
-      ['soon', undefined],
     ] as const) {
-      server.answerWith(raw(429, '', { 'Retry-After': value }));
-      assert.equal((await post(network, server.authority)).retryAfterS, retryAfterS, value);
+      server.answerWith(raw(429, '', { Date: dateIn(-3_600_000), 'Retry-After': wait }));
+      const answer = await post(network, server.authority);
+      assert.deepEqual([answer.clockAheadMs, answer.retryAfterS], [3_600_000, retryAfterS]);
     }
   });
 

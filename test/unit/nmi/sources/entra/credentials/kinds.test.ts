@@ -74,6 +74,28 @@ const credentials: readonly EntraCredential[] = Object.values(samples).map(
   (each) => each.credential,
 );
 
+/** @param read the answer of the API server to every request. */
+function openBy(
+  read: (request: string) => Promise<unknown>,
+  isNeeded: (credential: EntraCredential) => boolean = () => true,
+) {
+  const clock = new HandClock();
+  const clientCredentials = openCredentials({
+    client: {
+      getJson: (path: string) => read(`GET ${path}`),
+      postJson: (path: string) => read(`POST ${path}`),
+    } as Partial<KubeClient> as KubeClient,
+    tokenClient: { postJson: (path) => read(`POST as the node ${path}`) },
+    clock,
+    livePodOf: () => ({ name: 'web', uid: 'u1' }),
+    isNeeded,
+    onCertificate: () => undefined,
+  });
+  const get = (credential: EntraCredential) =>
+    clientCredentials.get(credential, AbortSignal.timeout(5_000));
+  return { clock, clientCredentials, get };
+}
+
 describe('the kinds of credentials', () => {
   it('each have their own name, and share a type with others that do', () => {
     const words = credentialKinds.map(({ kind }) => kind);
@@ -113,23 +135,12 @@ describe('the kinds of credentials', () => {
     if (asks === undefined) continue;
     it(`${credential.kind} is obtained from the answer of ${asks}`, async () => {
       const asked: string[] = [];
-      const refuse = (method: string, path: string): Promise<never> => {
-        asked.push(`${method} ${path}`);
+      const { clientCredentials, get } = openBy((request) => {
+        asked.push(request);
         return Promise.reject(new KubeError('FORBIDDEN', 'no', { status: 403 }));
-      };
-      const client = {
-        getJson: (path: string) => refuse('GET', path),
-        postJson: (path: string) => refuse('POST', path),
-      } as Partial<KubeClient> as KubeClient;
-      using clientCredentials = openCredentials({
-        client,
-        tokenClient: { postJson: (path) => refuse('POST as the node', path) },
-        clock: new HandClock(),
-        livePodOf: () => ({ name: 'web', uid: 'u1' }),
-        isNeeded: () => true,
-        onCertificate: () => undefined,
       });
-      const result = await clientCredentials.get(credential, AbortSignal.timeout(5_000));
+      const result = await get(credential);
+      clientCredentials[Symbol.dispose]();
       assert.ok(!result.ok && result.failure.reason === 'credential_invalid');
       assert.deepEqual(asked, [asks]);
     });
@@ -137,55 +148,30 @@ describe('the kinds of credentials', () => {
 });
 
 describe('the credentials', () => {
-  it('are kept while an identity needs one of their kind', async () => {
-    const asked: unknown[] = [];
+  it('are kept while an identity needs one of their kind, and not after their disposal', async () => {
+    const judged: unknown[] = [];
     let [isNeeded, reads] = [true, 0];
-    const data = { clientSecret: Buffer.from('s').toString('base64') };
-    const getJson = () => {
-      reads += 1;
-      return Promise.resolve({ data });
-    };
-    const client = { getJson } as Partial<KubeClient> as KubeClient;
-    const { credential } = samples.secret;
-    using clientCredentials = openCredentials({
-      client,
-      tokenClient: client,
-      clock: new HandClock(),
-      livePodOf: () => undefined,
-      isNeeded: (each) => {
-        asked.push(each);
+    const data = { clientSecret: Buffer.from('canary').toString('base64') };
+    const { clock, clientCredentials, get } = openBy(
+      () => {
+        reads += 1;
+        return Promise.resolve({ data });
+      },
+      (each) => {
+        judged.push(each);
         return isNeeded;
       },
-      onCertificate: () => undefined,
-    });
-    const get = () => clientCredentials.get(credential, AbortSignal.timeout(5_000));
-    await get();
-    await get();
+    );
+    const { credential } = samples.secret;
+    for (let turn = 0; turn < 2; turn++) await get(credential);
     assert.equal(reads, 1);
     isNeeded = false;
     clientCredentials.dropUnneeded();
-    await get();
+    isNeeded = true;
+    await get(credential);
     assert.equal(reads, 2);
-    for (const each of asked) assert.equal(each, credential);
-  });
-
-  it('of every kind are not kept after their disposal', async () => {
-    const clock = new HandClock();
-    const data = { clientSecret: Buffer.from('canary').toString('base64') };
-    const client = {
-      getJson: () => Promise.resolve({ data }),
-    } as Partial<KubeClient> as KubeClient;
-    const clientCredentials = openCredentials({
-      client,
-      tokenClient: client,
-      clock,
-      livePodOf: () => undefined,
-      isNeeded: () => true,
-      onCertificate: () => undefined,
-    });
-    for (const { credential } of [samples.secret, samples.certificate]) {
-      await clientCredentials.get(credential, AbortSignal.timeout(5_000));
-    }
+    for (const each of judged) assert.equal(each, credential);
+    await get(samples.certificate.credential);
     assert.equal(clock.armed.length, 2);
     clientCredentials[Symbol.dispose]();
     assert.deepEqual(clock.armed, []);
@@ -193,50 +179,39 @@ describe('the credentials', () => {
 });
 
 describe('the check of a Secret', () => {
-  const check = (data: object, kind: 'secret' | 'certificate' = 'secret') => {
-    const getJson = () => Promise.resolve({ kind: 'Secret', data });
+  const checkBy = (getJson: () => Promise<unknown>, kind: 'secret' | 'certificate') => {
     const client = { getJson } as unknown as KubeClient;
     return openSecretCheck({ client, clock: new HandClock() })({ kind, secret });
   };
+  const check = (data: object, kind: 'secret' | 'certificate' = 'secret') =>
+    checkBy(() => Promise.resolve({ kind: 'Secret', data }), kind);
   const base64 = (text: string) => Buffer.from(text).toString('base64');
 
   it('judges its keys as the agents do', async () => {
     const password = { clientSecret: base64('x') };
-    assert.deepEqual(await check(password), { kind: 'usable' });
-    const problem = (found: Awaited<ReturnType<typeof check>>) =>
-      'problem' in found ? `${found.kind}: ${found.problem}` : found.kind;
-    assert.match(
-      problem(await check({ a: base64('x'), b: base64('y') })),
-      /^unusable: Secret team\/opaque has no key "clientSecret"/,
-    );
-    assert.match(problem(await check({})), /^unusable: .* has no data/);
-    assert.match(
-      problem(await check(password, 'certificate')),
-      /^unusable: .* has neither a key "certificate" nor/,
-    );
-    assert.match(
-      problem(await check({ certificate: base64('no certificate') }, 'certificate')),
-      /^unusable: key "certificate" of Secret team\/opaque /,
-    );
+    for (const [data, kind, expected] of [
+      [password, 'secret', /^usable: $/],
+      [{ a: base64('x'), b: base64('y') }, 'secret', /^unusable: .* has no key "clientSecret"/],
+      [{}, 'secret', /^unusable: Secret team\/opaque has no data/],
+      [password, 'certificate', /^unusable: .* has neither a key "certificate" nor/],
+      [{ certificate: base64('x') }, 'certificate', /^unusable: key "certificate" of Secret team/],
+    ] as const) {
+      const found = await check(data, kind);
+      assert.match(`${found.kind}: ${'problem' in found ? found.problem : ''}`, expected);
+    }
   });
 
   it('reports one that is missing or not to be read, and whether to ask again', async () => {
-    const kindOfFailure = async (error: KubeError) => {
-      const getJson = () => {
-        throw error;
-      };
-      const client = { getJson } as unknown as KubeClient;
-      const found = await openSecretCheck({ client, clock: new HandClock() })({
-        kind: 'secret',
-        secret,
-      });
-      return found.kind === 'unavailable' ? found.retryAfterMs : found.kind;
-    };
-    assert.equal(await kindOfFailure(new KubeError('NOT_FOUND', '')), 'missing');
-    assert.equal(await kindOfFailure(new KubeError('FORBIDDEN', '')), 'unusable');
-    assert.equal(await kindOfFailure(new KubeError('NETWORK', '')), undefined);
-    const throttled = new KubeError('THROTTLED', '', { retryAfterMs: 3_000 });
-    assert.equal(await kindOfFailure(throttled), 3_000);
+    for (const [code, expected] of [
+      ['NOT_FOUND', 'missing'],
+      ['FORBIDDEN', 'unusable'],
+      ['NETWORK', undefined],
+      ['THROTTLED', 3_000],
+    ] as const) {
+      const options = code === 'THROTTLED' ? { retryAfterMs: 3_000 } : {};
+      const found = await checkBy(() => Promise.reject(new KubeError(code, '', options)), 'secret');
+      assert.equal(found.kind === 'unavailable' ? found.retryAfterMs : found.kind, expected);
+    }
   });
 });
 
@@ -245,25 +220,6 @@ describe('the check of a Secret', () => {
  */
 describe('the list of credential kinds', () => {
   const files = typescriptIn(repositoryFiles(), 'src');
-  /** Files from which the list imports descriptors. */
-  const homes = importsOf(`${folder}/kinds.ts`).filter(
-    (path) => path !== `${folder}/descriptor.ts`,
-  );
-
-  function importsOf(path: string): readonly string[] {
-    const file = files.find((each) => each.path === path);
-    assert.ok(file !== undefined);
-    return [...new Set(targetsOf(file))].filter((target) => target.startsWith(`${folder}/`));
-  }
-
-  it('is the only file that imports a descriptor', () => {
-    assert.ok(homes.includes(`${folder}/secret.ts`));
-    const importers = files.filter((file) => targetsOf(file).some((each) => homes.includes(each)));
-    assert.deepEqual(
-      importers.map(({ path }) => path),
-      [`${folder}/kinds.ts`],
-    );
-  });
 
   it('names no kind itself, and neither does anything outside its folder', () => {
     const quoted = credentialKinds.map(({ kind }) => new RegExp(`['"\`]${kind}['"\`]`));
