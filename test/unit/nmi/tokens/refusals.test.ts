@@ -29,10 +29,17 @@ function ownerOf(name: string, namespace = 'shop'): IdentityOwner {
   return { kind: 'AzureIdentity', namespace, name, uid: `${namespace}/${name}` };
 }
 
-/** @param owners by the value of the identity, each of which is its own last one. */
-function open(owners: Readonly<Record<string, readonly IdentityOwner[]>>) {
+/**
+ * @param owners by the value of the identity, each of which is its own last one.
+ * @param chains names of owners with another last one.
+ */
+function open(
+  owners: Readonly<Record<string, readonly IdentityOwner[]>>,
+  chains: readonly string[] = [],
+) {
   const clock = new HandClock();
   const lines: string[] = [];
+  const texts: string[] = [];
   const byKey = new Map(
     Object.entries(owners).map(([value, each]) => [identityKey(identityOf(value)), each]),
   );
@@ -40,11 +47,18 @@ function open(owners: Readonly<Record<string, readonly IdentityOwner[]>>) {
     clock,
     {
       isGranted: (identity) => byKey.has(identityKey(identity)),
-      ownersOf: (key) => (byKey.get(key) ?? []).map((owner) => ({ owner, lastKey: key })),
+      ownersOf: (key) =>
+        (byKey.get(key) ?? []).map((owner) => ({
+          owner,
+          lastKey: chains.includes(owner.name) ? 'last' : key,
+        })),
       isOwner: (uid) => [...byKey.values()].flat().some((owner) => owner.uid === uid),
     },
     {
-      onRefused: ({ name }, { failure }) => lines.push(`${name} ${failure.reason}`),
+      onRefused: ({ name }, { failure }) => {
+        lines.push(`${name} ${failure.reason}`);
+        texts.push(failure.description);
+      },
       onAccepted: ({ name }) => lines.push(`${name} accepted`),
     },
   );
@@ -63,7 +77,7 @@ function open(owners: Readonly<Record<string, readonly IdentityOwner[]>>) {
   const of = (value: string, resource?: string) =>
     refusals.of(identityKey(identityOf(value)), resource);
   const take = () => lines.splice(0);
-  return { clock, refusals, byKey, refuse, accept, of, take };
+  return { clock, refusals, byKey, texts, refuse, accept, of, take };
 }
 
 describe('what an identity in use was last refused with', () => {
@@ -73,6 +87,7 @@ describe('what an identity in use was last refused with', () => {
     assert.deepEqual(take(), []);
     const startMs = clock.wallMs();
     refuse('a', 'credential_refused', { description: 'x'.repeat(2_000) });
+    assert.equal(of('a')?.failure.description.length, 1_000);
     clock.advance(60 * minuteMs);
     refuse('a', 'federation_refused');
     const { sinceWallMs, lastWallMs, failure } = of('a') ?? {};
@@ -87,40 +102,14 @@ describe('what an identity in use was last refused with', () => {
     assert.deepEqual(take(), ['a credential_refused', 'a federation_refused', 'a accepted']);
   });
 
-  it('has no more of an upstream text than fits', () => {
-    const { refuse, of } = open({ a: [ownerOf('a')] });
-    refuse('a', 'credential_refused', { description: 'x'.repeat(2_000) });
-    assert.equal(of('a')?.failure.description.length, 1_000);
+  it('names the leg to an owner whose chain it is in', () => {
+    const { refuse, texts } = open({ leg: [ownerOf('own'), ownerOf('chain')] }, ['chain']);
+    refuse('leg');
+    assert.deepEqual(texts, ['no', 'no [earlier leg of the chain: managed identity leg]']);
   });
 
-  it('names the leg to an owner whose chain it is in', () => {
+  it('is kept for a leg without an owner', () => {
     const { refusals, refuse, take } = open({ leg: [] });
-    const texts: string[] = [];
-    const [key] = [identityKey(identityOf('leg'))];
-    const ofChain = new SourceRefusals(
-      new HandClock(),
-      {
-        isGranted: () => true,
-        isOwner: () => true,
-        ownersOf: () => [
-          { owner: ownerOf('own'), lastKey: key },
-          { owner: ownerOf('chain'), lastKey: 'last' },
-        ],
-      },
-      {
-        onRefused: ({ name }, { failure }) => texts.push(`${name}: ${failure.description}`),
-        onAccepted: () => undefined,
-      },
-    );
-    const failure = { reason: 'identity_not_assigned', description: 'no', cooldownMs: 0 } as const;
-    ofChain.note(
-      { identity: identityOf('leg'), resource: vault, hasToken: true },
-      { ok: false, failure },
-    );
-    assert.deepEqual(texts, [
-      'own: no',
-      'chain: no [earlier leg of the chain: managed identity leg]',
-    ]);
     refuse('leg');
     assert.deepEqual([take(), refusals.isEmpty], [[], false], 'without an owner');
   });
@@ -258,44 +247,40 @@ describe('a failure in a chain', () => {
     assert.equal(later.description, failureOfLeg(before, managed).description);
   });
 
-  it('names the leg that Entra ID refused, and its fix', () => {
-    const leg = '[leg of the chain: application app in tenant t';
-    assert.equal(described(7, 'upstream_down'), `AADSTS7: no ${leg}]`);
-    assert.ok(described(700231, 'credential_refused').startsWith(`AADSTS700231: no ${leg}; the `));
-    assert.match(described(700236, 'credential_refused'), /as multi-tenant/);
-    assert.match(described(700016, 'identity_refused'), /create the service principal/);
-  });
+  const fix = 'application app in tenant t; the ';
+  const noBlueprint = /: agent identity agent in tenant t; spec\.application must be the blueprint/;
+  const noAgent = /; spec\.agentIdentity must be an agent identity that its blueprint created/;
+  for (const [code, reason, identity, says] of [
+    [
+      7,
+      'upstream_down',
+      application,
+      /^AADSTS7: no \[leg of the chain: application app in tenant t\]$/,
+    ],
+    [700231, 'credential_refused', application, new RegExp(`^AADSTS700231: no .*: ${fix}`)],
+    [700236, 'credential_refused', application, /as multi-tenant/],
+    [700016, 'identity_refused', application, /create the service principal/],
+    [700016, 'identity_refused', blueprint, /create the service principal/],
+    // It can have no federated credential and no application.
+    [700213, 'federation_refused', agent, noBlueprint],
+    [700016, 'identity_refused', agent, noAgent],
+    // What it was sent is a token of its blueprint, and of no managed identity.
+    [700231, 'credential_refused', agent, /agent identity agent in tenant t\]$/],
+    [700236, 'credential_refused', agent, /agent identity agent in tenant t\]$/],
+  ] as const) {
+    const { agentIdentity, clientId } = identity;
+    it(`names the leg that Entra ID refused, and its fix: ${code} ${agentIdentity ?? clientId}`, () => {
+      const text = described(code, reason, identity);
+      assert.match(text, says);
+      assert.doesNotMatch(text, /issuer/);
+    });
+  }
 
   it('shows of the assertion what a federated credential for it needs', () => {
     const text = described(700213, 'federation_refused');
     assert.ok(text.includes('issuer https://issuer/v2.0, subject subject'), text);
     assert.ok(text.includes('and audience api://x]'), text);
     assert.doesNotMatch(text, /canary|signature|\n/);
-  });
-
-  it('does not ask for a federated credential of an agent identity, which can have none', () => {
-    const text = described(700213, 'federation_refused', agent);
-    assert.match(
-      text,
-      /: agent identity agent in tenant t; spec\.application must be the blueprint/,
-    );
-    assert.doesNotMatch(text, /issuer/);
-  });
-
-  it('does not ask for the application of an agent identity, which has none', () => {
-    const text = described(700016, 'identity_refused', agent);
-    assert.match(
-      text,
-      /; spec\.agentIdentity must be an agent identity that its blueprint created/,
-    );
-    assert.match(described(700016, 'identity_refused', blueprint), /create the service principal/);
-    // What it was sent is a token of its blueprint, and of no managed identity.
-    for (const code of [700231, 700236]) {
-      assert.match(
-        described(code, 'credential_refused', agent),
-        /agent identity agent in tenant t\]$/,
-      );
-    }
   });
 });
 
