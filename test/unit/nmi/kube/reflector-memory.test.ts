@@ -40,23 +40,12 @@ const listEnd = lineOf('BOOKMARK', { metadata: { resourceVersion: '1', annotatio
 const events = 100_000;
 const podsAtOnce = 110;
 
-/** About as large as the kubelet and the scheduler make it. */
-const managedFields = Array.from({ length: 4 }, (_, at) => ({
-  manager: `manager-${at}`,
-  operation: 'Update',
-  apiVersion: 'v1',
-  fieldsType: 'FieldsV1',
-  fieldsV1: { 'f:status': { 'f:conditions': { 'k:{"type":"Ready"}': { 'f:status': {} } } } },
-}));
-
 function rawJob(serial: number, version: number) {
   const ip = `10.${(serial >> 16) & 255}.${(serial >> 8) & 255}.${serial & 255}`;
   const metadata = { name: `job-${serial}`, namespace: 'batch', uid: `uid-${serial}` };
   const labels = { aadpodidbinding: `demo-${serial % 7}` };
   return {
-    kind: 'Pod',
-    apiVersion: 'v1',
-    metadata: { ...metadata, resourceVersion: `${version}`, labels, managedFields },
+    metadata: { ...metadata, resourceVersion: `${version}`, labels },
     spec: { nodeName: 'node-a', serviceAccountName: 'batch', containers: [{ name: 'app' }] },
     status: { phase: 'Running', podIP: ip, podIPs: [{ ip }] },
   };
