@@ -9,7 +9,7 @@ import { describe, it } from 'node:test';
 import { openFabric } from '../../lab/fabric/fabric.ts';
 import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
 import { fabricSkip } from '../lab/support/fabric-pod.ts';
-import { whyNoPrograms } from '../redirect/cgroup-fixture.ts';
+import { whyNoPrograms } from '../kernel/redirect/cgroup-fixture.ts';
 import { provideHelm } from './support/binaries.ts';
 import { versionsFor } from './support/on-clusters.ts';
 

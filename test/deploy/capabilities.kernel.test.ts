@@ -7,7 +7,7 @@ import {
   sweepDeadNamespaces,
   whyNoKernelTests,
   whyNoLegacyTables,
-} from '../redirect/namespaces.ts';
+} from '../kernel/redirect/namespaces.ts';
 
 const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
 const skip = await whyNoKernelTests('iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter');

@@ -9,8 +9,8 @@ import { describe, it } from 'node:test';
 import { freshExecutable } from '../../scripts/build.ts';
 import { openFabric } from '../../lab/fabric/fabric.ts';
 import { fabricSkip } from '../lab/support/fabric-pod.ts';
-import { whyNoBpfTests } from '../redirect/cgroup-fixture.ts';
-import { whyNoKernelTests } from '../redirect/namespaces.ts';
+import { whyNoBpfTests } from '../kernel/redirect/cgroup-fixture.ts';
+import { whyNoKernelTests } from '../kernel/redirect/namespaces.ts';
 
 const repository = join(import.meta.dirname, '../..');
 const inner = join(import.meta.dirname, 'support/container-inner.ts');

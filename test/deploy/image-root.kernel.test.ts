@@ -14,7 +14,7 @@ import {
   sweepDeadNamespaces,
   whyNoKernelTests,
   whyNoLegacyTables,
-} from '../redirect/namespaces.ts';
+} from '../kernel/redirect/namespaces.ts';
 
 const repository = join(import.meta.dirname, '../..');
 const dist = join(repository, 'dist');

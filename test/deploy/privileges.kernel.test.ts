@@ -15,14 +15,14 @@ import {
   openCgroupTree,
   whyNoBpfTests,
   type CgroupTree,
-} from '../redirect/cgroup-fixture.ts';
+} from '../kernel/redirect/cgroup-fixture.ts';
 import {
   openNamespace,
   sweepDeadNamespaces,
   whyNoKernelTests,
   whyNoLegacyTables,
   type Namespace,
-} from '../redirect/namespaces.ts';
+} from '../kernel/redirect/namespaces.ts';
 import { sourceEnvironment } from '../support/source-environment.ts';
 import { readPodSpec } from './support/container.ts';
 import {

@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { sweepDeadFabrics } from '../../lab/fabric/namespaces.ts';
 import { freshExecutable } from '../../scripts/build.ts';
 import { checkSources } from '../../scripts/check.ts';
-import { sweepDeadNamespaces } from '../redirect/namespaces.ts';
+import { sweepDeadNamespaces } from '../kernel/redirect/namespaces.ts';
 import { testCache } from '../support/test-cache.ts';
 import { ProgramBuilds } from './builds.ts';
 import { isWithin, kindOf, kinds, needsOf, type Size } from './kinds.ts';

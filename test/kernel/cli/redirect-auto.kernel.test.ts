@@ -4,9 +4,9 @@ import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { openBpfFolder, openCgroupTree, whyNoBpfTests } from '../../redirect/cgroup-fixture.ts';
-import { compileRefusedPrograms } from '../../redirect/refused-programs.ts';
-import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../../redirect/namespaces.ts';
+import { openBpfFolder, openCgroupTree, whyNoBpfTests } from '../redirect/cgroup-fixture.ts';
+import { compileRefusedPrograms } from '../redirect/refused-programs.ts';
+import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
 
 const main = join(import.meta.dirname, '..', '..', '..', 'src', 'main.ts');
 const skip = await whyNoKernelTests('iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter');

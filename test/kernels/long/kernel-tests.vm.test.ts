@@ -13,7 +13,7 @@ import type { GuestRun } from '../support/machine.ts';
 import { findKernel, outputOf, runWhole } from '../support/suite.ts';
 
 const files = globSync(
-  ['test/redirect/**/*.kernel.test.ts', 'test/deploy/image-root.kernel.test.ts'],
+  ['test/kernel/redirect/**/*.kernel.test.ts', 'test/deploy/image-root.kernel.test.ts'],
   {
     cwd: repositoryRoot,
   },
@@ -44,7 +44,7 @@ const runs = [
   ),
   ...kernelSources.map(({ name }) => ({
     name,
-    file: 'test/redirect/ebpf/caller-of-socket.kernel.test.ts',
+    file: 'test/kernel/redirect/ebpf/caller-of-socket.kernel.test.ts',
     node: withNetCls,
   })),
 ];

@@ -1,4 +1,4 @@
-import { whyNoPrograms } from '../../redirect/cgroup-fixture.ts';
+import { whyNoPrograms } from '../../kernel/redirect/cgroup-fixture.ts';
 import { fabricSkip } from './fabric-pod.ts';
 
 /** Why eBPF cannot be tried on this machine, or `false`. */
