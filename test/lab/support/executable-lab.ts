@@ -1,11 +1,11 @@
 /** `./dev lab` with a fresh executable, run to its end in a separate folder. */
 import assert from 'node:assert/strict';
-import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
+import type { TestContext } from 'node:test';
 
 import { freshExecutable } from '../../../scripts/build.ts';
 import { labCommand } from '../../../lab/fabric/lab-command.ts';
@@ -45,12 +45,8 @@ function isLongRun(): boolean {
 }
 
 export interface ExecutableLab extends Disposable {
-  /** Files that it forgets to delete are found here. */
-  readonly folder: string;
-  start(args: readonly string[]): ChildProcessByStdio<null, Readable, Readable>;
   /** Runs it to its end, which leaves no namespace, no link, no cgroup and no file. */
   run(...args: readonly string[]): Promise<LabRun>;
-  names(): Promise<readonly string[]>;
 }
 
 export async function openExecutableLab(): Promise<ExecutableLab> {
@@ -59,15 +55,13 @@ export async function openExecutableLab(): Promise<ExecutableLab> {
   const folder = mkdtempSync(join(tmpdir(), 'nmi-lab-test-'));
   // An unprivileged agent must have access to the files of the lab.
   chmodSync(folder, 0o711);
-  const start = (args: readonly string[]) =>
-    spawn(program, [...leading, ...args], {
+  const run = async (...args: readonly string[]): Promise<LabRun> => {
+    const links = machineLinks();
+    const child = spawn(program, [...leading, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, TMPDIR: folder },
       timeout: limitMs,
     });
-  const run = async (...args: readonly string[]): Promise<LabRun> => {
-    const links = machineLinks();
-    const child = start(args);
     let [stdout, stderr] = ['', ''];
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
@@ -78,26 +72,38 @@ export async function openExecutableLab(): Promise<ExecutableLab> {
     assert.deepEqual(readdirSync(folder), []);
     return { code, stdout, stderr };
   };
-  return {
-    folder,
-    start,
-    run,
-    names: async () => {
-      const { stdout } = await run('--list');
-      return stdout
-        .trimEnd()
-        .split('\n')
-        .map((line) => line.split(' ', 1)[0] ?? '');
-    },
-    [Symbol.dispose]: () => {
-      rmSync(folder, { recursive: true, force: true });
-    },
-  };
+  return { run, [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }) };
 }
 
-export function parseLabResult(run: LabRun): LabResult {
+/**
+ * Every scenario holds, a test for each, and no token leaks.
+ * @param how without a redirect, on loopback.
+ * @param names with every repeat, in order.
+ */
+export async function holdScenarios(
+  t: TestContext,
+  lab: ExecutableLab,
+  { redirect, times = 1 }: { readonly redirect: string; readonly times?: number },
+  names: readonly string[],
+): Promise<LabRun> {
+  const mode = redirect === 'none' ? ['--loopback'] : ['--redirect', redirect];
+  const chosen = ['--scenario', [...new Set(names)].join(), '--times', String(times)];
+  const run = await lab.run(...mode, ...chosen, '--output', 'json');
   assert.match(run.stdout, /^\{.*\}\n$/, `one JSON object and nothing else: ${run.stderr}`);
-  return JSON.parse(run.stdout) as LabResult;
+  const result = JSON.parse(run.stdout) as LabResult;
+  for (const { name, ok, detail } of result.scenarios) {
+    await t.test(name, (each) => {
+      each.diagnostic(detail);
+      assert.ok(ok, detail);
+    });
+  }
+  assert.deepEqual(
+    result.scenarios.map(({ name }) => name),
+    names,
+  );
+  const { ok, leaks } = result;
+  assert.deepEqual([ok, leaks, result.redirect, run.code], [true, 0, redirect, 0], run.stderr);
+  return run;
 }
 
 /** The links of the machine's own namespace, which no lab may touch. */

@@ -79,7 +79,6 @@ type Form = Readonly<Record<string, string | undefined>>;
 
 interface Answer {
   readonly status: number;
-  readonly headers: Readonly<Record<string, unknown>>;
   readonly text: string;
   readonly body: Readonly<Record<string, unknown>>;
 }
@@ -105,7 +104,7 @@ async function ask(changes: Form = {}, tenant = labTenantId, method = 'POST'): P
   const text = await response.body.text();
   const isJson = String(response.headers['content-type']).startsWith('application/json');
   const body = (isJson ? JSON.parse(text) : {}) as Answer['body'];
-  return { status: response.statusCode, headers: response.headers, text, body };
+  return { status: response.statusCode, text, body };
 }
 
 function withAssertion(assertion: string): Form {
@@ -173,93 +172,26 @@ function ownAssertion(
   );
 }
 
-describe('fake Entra ID: the answer', () => {
-  it('is that of the v2 endpoint, and a new token each time', async () => {
-    const one = await ask();
-    assert.deepEqual(Object.keys(one.body), [
-      'token_type',
-      'expires_in',
-      'ext_expires_in',
-      'access_token',
-    ]);
-    assert.deepEqual([one.body['token_type'], one.body['expires_in']], ['Bearer', 3599]);
-    assert.equal(one.headers['content-type'], 'application/json; charset=utf-8');
-    assert.notEqual(one.body['access_token'], (await ask()).body['access_token']);
-  });
+/** Asks with an assertion in place of the secret. */
+const prove = (assertion: string): Promise<Answer> => ask(withAssertion(assertion));
 
-  it('contains a refresh time for a long-lived token', async () => {
-    entra.setTokenLifetime(24 * 3600 * 1000);
-    const { body } = await ask();
-    assert.deepEqual([body['expires_in'], body['refresh_in']], [86_400, 43_200]);
-  });
-
-  const audiences: readonly [string, string][] = [
-    ['https://management.azure.com//.default', 'https://management.azure.com/'],
-    ['https://management.azure.com/.default', 'https://management.azure.com'],
-    ['api://web/.default', 'api://web'],
-    ['00000003-0000-0000-c000-000000000000/.default', '00000003-0000-0000-c000-000000000000'],
-  ];
-  for (const [asked, wanted] of audiences) {
-    it(`has the audience ${wanted} for ${asked}`, async () => {
-      const { body } = await ask({ scope: asked });
-      assert.equal(decodeLabToken(String(body['access_token']))?.aud, wanted);
-    });
-  }
-
-  it('finds tenant and application in any letter case', async () => {
-    const { status } = await ask(
-      { client_id: web.clientId.toUpperCase() },
-      labTenantId.toUpperCase(),
-    );
-    assert.equal(status, 200);
-  });
-});
-
-describe('fake Entra ID: refusals', () => {
-  it('have the fields and the form of the real ones', async () => {
-    const { headers, body } = await assertRefused({ client_secret: 'nonsense' }, 401, 7000215);
-    assert.equal(headers['content-type'], 'application/json; charset=utf-8');
-    assert.deepEqual(Object.keys(body), [
-      'error',
-      'error_description',
-      'error_codes',
-      'timestamp',
-      'trace_id',
-      'correlation_id',
-      'error_uri',
-    ]);
-    const { timestamp, trace_id: trace, correlation_id: correlation } = body;
-    const description = String(body['error_description']);
-    assert.ok(
-      description.endsWith(
-        ` Trace ID: ${String(trace)} Correlation ID: ${String(correlation)} Timestamp: ${String(timestamp)}`,
-      ),
-    );
-    assert.match(String(timestamp), /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$/);
-    assert.match(String(trace), /^[0-9a-f-]{36}$/);
+describe('fake Entra ID', () => {
+  it('refuses in the form of the real one, and repeats no credential', async () => {
+    const id = randomUUID();
+    const wrong = { client_secret: 'nonsense', 'client-request-id': id };
+    const { body } = await assertRefused(wrong, 401, 7000215);
+    const { timestamp, trace_id: trace, error_description: description } = body;
+    const end = ` Trace ID: ${String(trace)} Correlation ID: ${id} Timestamp: ${String(timestamp)}`;
+    assert.ok(String(description).endsWith(end), String(description));
     assert.equal(body['error_uri'], `${entra.authority}/error?code=7000215`);
     assert.ok(!JSON.stringify(body).includes('nonsense'));
-  });
-
-  it('give back the correlation id that the client sent', async () => {
-    const id = randomUUID();
-    const { body } = await ask({ client_secret: 'nonsense', 'client-request-id': id });
-    assert.equal(body['correlation_id'], id);
-    const other = await ask({ client_secret: 'nonsense', 'client-request-id': 'no guid' });
-    assert.match(String(other.body['correlation_id']), /^[0-9a-f-]{36}$/);
   });
 
   const cases: readonly [string, Form, number, number, RegExp][] = [
     ['no grant type', { grant_type: undefined }, 400, 900144, /'grant_type'/],
     ['another grant type', { grant_type: 'password' }, 400, 70003, /'password'/],
     ['no client id', { client_id: undefined }, 400, 900144, /'client_id'/],
-    [
-      'an unknown application',
-      { client_id: randomUUID() },
-      400,
-      700016,
-      /was not found in the dir/,
-    ],
+    ['an unknown application', { client_id: randomUUID() }, 400, 700016, /was not found in the/],
     ['a v1 resource', { resource }, 400, 901002, /The 'resource' request parameter/],
     ['no scope', { scope: undefined }, 400, 900144, /'scope'/],
     ['two scopes', { scope: `${scope} ${scope}` }, 400, 70011, /The scope https.* is not valid/],
@@ -268,20 +200,12 @@ describe('fake Entra ID: refusals', () => {
     ['no credential', { client_secret: undefined }, 401, 7000218, /client_assertion/],
     ['a wrong secret', { client_secret: 'nonsense' }, 401, 7000215, /Invalid client secret/],
     ['an expired secret', { client_secret: 'lab-secret-expired' }, 401, 7000222, /are expired/],
-    [
-      'an unknown resource',
-      { scope: 'https://nobody.invalid/.default' },
-      400,
-      500011,
-      /principal named https:\/\/nobody\.invalid was not found/,
-    ],
+    ['an unknown resource', { scope: 'https://nobody.invalid/.default' }, 400, 500011, /named h/],
     ['no JWT', withAssertion('nonsense'), 400, 50027, /JWT token is invalid/],
     [
       'an assertion of no type',
       { ...withAssertion('a.b.c'), client_assertion_type: undefined },
-      400,
-      900144,
-      /'client_assertion_type'/,
+      ...([400, 900144, /'client_assertion_type'/] as const),
     ],
   ];
   for (const [name, changes, status, code, says] of cases) {
@@ -310,66 +234,41 @@ describe('fake Entra ID: assertions of the application itself', () => {
   const thumbprint = (hex: string, form: 'base64' | 'base64url'): string =>
     Buffer.from(hex, 'hex').toString(form);
 
-  it('are accepted with PS256 and RS256, with either thumbprint in either base64 alphabet', async () => {
-    const headers: readonly Jwt['header'][] = [
-      { alg: 'PS256' },
-      { alg: 'RS256' },
-      { 'x5t#S256': thumbprint(certificate.thumbprintSha256, 'base64') },
-      { 'x5t#S256': undefined, x5t: thumbprint(certificate.thumbprintSha1, 'base64url') },
-      { 'x5t#S256': undefined, x5t: thumbprint(certificate.thumbprintSha1, 'base64') },
-    ];
-    for (const header of headers) {
-      const answer = await ask(withAssertion(ownAssertion({}, header)));
-      assert.equal(answer.status, 200, `${JSON.stringify(header)}: ${answer.text}`);
-      assert.equal(entra.requests().at(-1)?.algorithm, header['alg'] ?? 'PS256');
-    }
-  });
-
-  it('700021, 700023: wrong audience, wrong issuer', async () => {
-    await assertRefused(withAssertion(ownAssertion({ sub: randomUUID() })), 401, 700021);
-    const elsewhere = 'https://login.microsoftonline.com/common/oauth2/v2.0/token';
-    await assertRefused(withAssertion(ownAssertion({ aud: elsewhere })), 401, 700023);
-  });
-
-  it('700024: five minutes of difference are allowed, more are not', async () => {
+  it('700021, 700023, 700024: another subject, audience or time', async () => {
     const nowSec = Math.floor(clock.wallMs() / 1000);
-    for (const claims of [{ exp: nowSec - 299 }, { nbf: nowSec + 300 }, { nbf: undefined }]) {
-      const { status, text } = await ask(withAssertion(ownAssertion(claims)));
-      assert.equal(status, 200, text);
-    }
-    for (const claims of [
-      { exp: nowSec - 301 },
-      { nbf: nowSec + 302 },
-      { exp: undefined },
-      { exp: 1e300 * 1e10 },
-      { nbf: 'x' },
-    ]) {
-      const says = /Current time: \d{4}-.*, assertion valid from .+, expiry time of assertion .+\./;
-      await assertRefused(withAssertion(ownAssertion(claims)), 401, 700024, says);
+    const elsewhere = 'https://login.microsoftonline.com/common/oauth2/v2.0/token';
+    const time = /Current time: \d{4}-.*, assertion valid from .+, expiry time of assertion .+\./;
+    for (const [code, claims, says] of [
+      [700021, { sub: randomUUID() }, /./],
+      [700023, { aud: elsewhere }, /./],
+      [700024, { exp: nowSec - 301 }, time],
+      [700024, { nbf: nowSec + 302 }, time],
+      [700024, { exp: undefined }, time],
+      [700024, { exp: 1e300 * 1e10 }, time],
+      [700024, { nbf: 'x' }, time],
+    ] as const) {
+      assertRefusal(await prove(ownAssertion(claims)), 401, code, says);
     }
   });
 
   it('700027: a certificate that is not registered, has expired, or did not sign', async () => {
-    const unknown = withAssertion(ownAssertion({}, {}, untrusted));
-    const { body } = await assertRefused(unknown, 401, 700027, /The key was not found/);
-    assert.ok(String(body['error_description']).includes(`'${untrusted.thumbprintSha256}'`));
-    const pretending = ownAssertion(
-      {},
-      { 'x5t#S256': thumbprint(certificate.thumbprintSha256, 'base64url') },
-      untrusted,
-    );
-    await assertRefused(withAssertion(pretending), 401, 700027, /did not match/);
+    const pretended = { 'x5t#S256': thumbprint(certificate.thumbprintSha256, 'base64url') };
     // Signed with one algorithm, declared as the other.
     const [, payload, signature] = ownAssertion({}, { alg: 'RS256' }).split('.');
     const [header] = ownAssertion({}, { alg: 'PS256' }).split('.');
-    const mixed = [header, payload, signature].join('.');
-    await assertRefused(withAssertion(mixed), 401, 700027, /did not match/);
-    await assertRefused(withAssertion(ownAssertion({}, { alg: 'none' })), 401, 700027);
+    for (const [assertion, says] of [
+      [ownAssertion({}, {}, untrusted), new RegExp(`key was not.*'${untrusted.thumbprintSha256}'`)],
+      [ownAssertion({}, pretended, untrusted), /did not match/],
+      [[header, payload, signature].join('.'), /did not match/],
+      [ownAssertion({}, { alg: 'none' }), /./],
+    ] as const) {
+      assertRefusal(await prove(assertion), 401, 700027, says);
+    }
     const old = await authority.issueClient('web', {
       validity: { fromWallMs: clock.wallMs() - 7_200_000, toWallMs: clock.wallMs() - 3_600_000 },
     });
     entra.register({ ...web, certificates: [old.certificatePem] });
-    await assertRefused(withAssertion(ownAssertion({}, {}, old)), 401, 700027, /expired/);
+    assertRefusal(await prove(ownAssertion({}, {}, old)), 401, 700027, /expired/);
   });
 });
 
@@ -389,46 +288,29 @@ describe('fake Entra ID: federated assertions', () => {
     entra.trustIssuer(fakeIssuer, () => Promise.resolve([{ kty: 'EC', kid }, key]));
   });
 
-  it('are accepted when issuer, subject and audience match one credential', async () => {
-    for (const aud of [audience, [audience], ['x', audience]]) {
-      const { status, text } = await ask(withAssertion(foreignAssertion({ aud })));
-      assert.equal(status, 200, text);
-    }
-    const [seen] = entra.requests();
-    assert.deepEqual([seen?.credential, seen?.subject], ['federated', subject]);
-  });
-
-  const mismatches: readonly [number, Jwt['claims'], RegExp][] = [
-    [700211, { iss: `${fakeIssuer}/` }, /presented assertion issuer 'https:.*\/lab\/'/],
-    [700213, { sub: subject.toUpperCase() }, /presented assertion subject 'SYSTEM:/],
-    [700212, { aud: ['api://AzureADTokenExchangeUSGov'] }, /presented assertion audience 'api:/],
-  ];
-  for (const [code, claims, says] of mismatches) {
-    it(`${code}: ${Object.keys(claims).join()} is another one`, async () => {
-      await assertRefused(withAssertion(foreignAssertion(claims)), 401, code, says);
-    });
-  }
-
-  it('70021: the application has no federated credential at all', async () => {
-    entra.register({ ...web, federatedCredentials: [] });
-    const says = new RegExp(`Assertion Subject: '${subject}'. Assertion Audience: '${audience}'`);
-    await assertRefused(withAssertion(foreignAssertion()), 400, 70021, says);
-  });
-
-  it('700024: an old one', async () => {
-    const exp = Math.floor(clock.wallMs() / 1000) - 301;
-    await assertRefused(withAssertion(foreignAssertion({ exp })), 401, 700024);
-  });
-
-  it('7000272, 50013, 90061: an unpublished key, a wrong signature, no keys available', async () => {
-    const unknown = withAssertion(foreignAssertion({}, { kid: 'another' }));
-    await assertRefused(unknown, 401, 7000272, /identifier another used .* provider https:/);
+  it('are refused with another issuer, subject, audience, time, key or signature', async () => {
     const [header, , signature] = foreignAssertion().split('.');
     const [, payload] = foreignAssertion({ extra: 1 }).split('.');
-    await assertRefused(withAssertion([header, payload, signature].join('.')), 401, 50013);
-    await assertRefused(withAssertion(foreignAssertion({}, { alg: 'PS256' })), 401, 50013);
+    const usGov = 'api://AzureADTokenExchangeUSGov';
+    for (const [code, assertion, says] of [
+      [700211, foreignAssertion({ iss: `${fakeIssuer}/` }), /assertion issuer 'https:.*\/lab\/'/],
+      [700213, foreignAssertion({ sub: subject.toUpperCase() }), /assertion subject 'SYSTEM:/],
+      [700212, foreignAssertion({ aud: [usGov] }), /presented assertion audience 'api:/],
+      [700024, foreignAssertion({ exp: Math.floor(clock.wallMs() / 1000) - 301 }), /./],
+      [7000272, foreignAssertion({}, { kid: 'other' }), /identifier other used .* provider https:/],
+      [50013, [header, payload, signature].join('.'), /./],
+      [50013, foreignAssertion({}, { alg: 'PS256' }), /./],
+    ] as const) {
+      assertRefusal(await prove(assertion), 401, code, says);
+    }
+  });
+
+  it('70021, 90061: the application has no federated credential at all, no keys are available', async () => {
     entra.trustIssuer(fakeIssuer, () => Promise.reject(new Error('down')));
-    await assertRefused(withAssertion(foreignAssertion()), 503, 90061);
+    assertRefusal(await prove(foreignAssertion()), 503, 90061);
+    entra.register({ ...web, federatedCredentials: [] });
+    const says = new RegExp(`Assertion Subject: '${subject}'. Assertion Audience: '${audience}'`);
+    assertRefusal(await prove(foreignAssertion()), 400, 70021, says);
   });
 });
 
