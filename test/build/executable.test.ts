@@ -47,71 +47,53 @@ describe('the executable, alone in another folder', () => {
     assert.ok(statSync(nmi).size < 130e6, `${statSync(nmi).size} bytes`);
   });
 
-  it('prints its versions in the form of the agent that it replaces', () => {
-    const { status, stdout, stderr } = run(['--version']);
-    assert.match(
-      stdout,
-      /^MIC Version: \S+ - NMI Version: \d+\.\d+\.\d+\S* - Commit: \S+ - Date: \d{4}-\d\d-\d\dT[\d:]+Z\n$/,
-    );
-    assert.equal(stderr, '');
-    assert.equal(status, 0);
+  it('prints versions in the form of the agent that it replaces, and help, on standard output', () => {
+    for (const [flag, says] of [
+      [
+        '--version',
+        /^MIC Version: \S+ - NMI Version: \d+\.\d+\.\d+\S* - Commit: \S+ - Date: \d{4}-\d\d-\d\dT[\d:]+Z\n$/,
+      ],
+      ['--help', /\bnmi\b/],
+    ] as const) {
+      const { status, stdout, stderr } = run([flag]);
+      assert.match(stdout, says);
+      // Its entry reports compiled code that V8 rejects, as the test of the code cache shows.
+      assert.deepEqual([status, stderr], [0, '']);
+    }
   });
 
-  it('prints help on standard output', () => {
-    const { status, stdout, stderr } = run(['--help']);
-    assert.match(stdout, /\bnmi\b/);
-    assert.equal(stderr, '');
-    assert.equal(status, 0);
-  });
-
-  it('loads none of the expensive modules to print its version', () => {
-    const probe = join(folder, 'probe.cjs');
-    const loaded = join(folder, 'loaded.json');
+  /** What a module that is loaded first reports at the end of `--version`. */
+  function reportOf(report: string, flags: readonly string[] = []): unknown {
+    const [file, found] = [join(folder, 'probe.cjs'), join(folder, 'found.json')];
     writeFileSync(
-      probe,
-      `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(loaded)},
-        JSON.stringify(process.moduleLoadList)));`,
+      file,
+      `process.on('exit', () => { ${report} require('node:fs').writeFileSync(${JSON.stringify(found)}, JSON.stringify(found)); });`,
     );
     // A pipe as standard output would itself load the network modules; a file does not.
     const output = openSync(join(folder, 'output'), 'w');
     // The script in the executable, which takes no options of Node.
-    const args = ['--require', probe, join(repositoryRoot, 'dist/nmi.cjs'), '--version'];
-    const { status } = spawnSync(process.execPath, args, {
-      env: {},
-      stdio: ['ignore', output, output],
-    });
+    const args = [...flags, '--require', file, join(repositoryRoot, 'dist/nmi.cjs'), '--version'];
+    const stdio = ['ignore', output, output] as const;
+    const { status } = spawnSync(process.execPath, args, { env: {}, stdio: [...stdio] });
     closeSync(output);
     assert.equal(status, 0);
-    const modules = JSON.parse(readFileSync(loaded, 'utf8')) as readonly string[];
-    assert.ok(modules.includes('NativeModule fs'), 'the probe must have seen some module');
-    assert.deepEqual(
-      expensiveBuiltins.filter((name) => modules.includes(`NativeModule ${name}`)),
-      [],
-    );
-  });
+    return JSON.parse(readFileSync(found, 'utf8'));
+  }
 
-  it('starts with code that was compiled when it was built', () => {
-    // The entry reports code that V8 rejects; test/build/code-cache.test.ts asserts that it does.
-    assert.equal(run(['--version']).stderr, '');
+  it('loads none of the expensive modules to print its version', () => {
+    const modules = reportOf('const found = process.moduleLoadList;') as readonly string[];
+    assert.ok(modules.includes('NativeModule fs'), 'the probe must have seen some module');
+    for (const name of expensiveBuiltins)
+      assert.ok(!modules.includes(`NativeModule ${name}`), name);
   });
 
   it('loads Node’s own modules with the code that Node has compiled', () => {
-    const probe = join(folder, 'cache-probe.cjs');
-    const found = join(folder, 'cache.json');
-    writeFileSync(
-      probe,
-      `process.on('exit', () => {
-        require('node:http'); require('node:tls'); require('node:zlib');
-        const { internalBinding } = require('internal/test/binding');
-        const { compiledWithCache, compiledWithoutCache } = internalBinding('builtins').getCacheUsage();
-        require('node:fs').writeFileSync(${JSON.stringify(found)},
-          JSON.stringify({ kept: [...compiledWithCache], refused: [...compiledWithoutCache] }));
-      });`,
-    );
-    const flags = [...v8Flags, '--expose-internals', '--require', probe];
-    const args = [...flags, join(repositoryRoot, 'dist/nmi.cjs'), '--version'];
-    assert.equal(spawnSync(process.execPath, args, { env: {} }).status, 0);
-    const { kept, refused } = JSON.parse(readFileSync(found, 'utf8')) as {
+    const report = `
+      require('node:http'); require('node:tls'); require('node:zlib');
+      const { internalBinding } = require('internal/test/binding');
+      const { compiledWithCache, compiledWithoutCache } = internalBinding('builtins').getCacheUsage();
+      const found = { kept: [...compiledWithCache], refused: [...compiledWithoutCache] };`;
+    const { kept, refused } = reportOf(report, [...v8Flags, '--expose-internals']) as {
       readonly kept: readonly string[];
       readonly refused: readonly string[];
     };
