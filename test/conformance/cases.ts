@@ -165,7 +165,7 @@ export const cases: readonly ConformanceCase[] = [
   of(
     75,
     'SIGTERM lets requests finish and takes no new ones',
-    elsewhere('test/process/stop.test.ts', 'finishes requests under way on '),
+    elsewhere('test/process/life.test.ts', 'finishes requests under way on '),
   ),
   of(
     76,
