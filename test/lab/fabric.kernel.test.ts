@@ -46,97 +46,83 @@ async function readLine(child: ChildProcess): Promise<string> {
   return line;
 }
 
+/** The fake IMDS behind a fabric, which answers `?` with the leaks and the last caller that it has seen. */
+async function startImds(fabric: Fabric): Promise<ChildProcess> {
+  const [program, script] = supportCommand('imds-server.ts');
+  const imds = fabric.exec('azure', program, [script, fabricAddresses.imdsIp], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  assert.equal(await readLine(imds), 'listening');
+  return imds;
+}
+
+async function askFrom(fabric: Fabric, space: string, target: string) {
+  await using pod = await openFabricPod({ fabric, space });
+  const answer = await pod.request({
+    method: 'GET',
+    target,
+    headers: ['Metadata', 'true'],
+    connection: 'new',
+    timeoutMs: 2_000,
+  });
+  return answer.outcome === 'answered' && answer.status;
+}
+
+function assertOnlyNode(fabric: Fabric): void {
+  const expected = ['azure', 'node'].map((space) => fabric.namespaceOf(space));
+  assert.deepEqual(listFabricNamespaces(fabric.prefix).toSorted(), expected);
+}
+
 describe('fabric', { skip: fabricSkip }, () => {
   test('an unredirected pod reaches the fake IMDS with its own address and gets the node identity', async () => {
     await using fabric = await openFabric({ name: 'direct' });
-    const [program, script] = supportCommand('imds-server.ts');
-    const imds = fabric.exec('azure', program, [script, fabricAddresses.imdsIp], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    const listening = readLine(imds);
+    const imds = await startImds(fabric);
     const { ip } = await fabric.addPod('web');
-    await using pod = await openFabricPod({ fabric, space: 'web' });
-    assert.equal(await listening, 'listening');
-    const answer = await pod.request({
-      method: 'GET',
-      target: '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x',
-      headers: ['Metadata', 'true'],
-      connection: 'new',
-      timeoutMs: 2_000,
-    });
-    assert.equal(answer.outcome === 'answered' && answer.status, 200);
+    const token = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x';
+    assert.equal(await askFrom(fabric, 'web', token), 200);
     const seen = readLine(imds);
     imds.stdin?.write('?\n');
     assert.deepEqual(JSON.parse(await seen), { leaks: 1, from: ip });
+    // The address is usable at once by the next pod.
+    for (const name of ['first', 'second']) {
+      await fabric.addPod(name, { ip: '10.244.0.9' });
+      assert.equal(await askFrom(fabric, name, '/metadata/versions'), 200, name);
+      await fabric.removePod(name);
+    }
+    await fabric.removePod('web');
+    assertOnlyNode(fabric);
   });
 
-  test('a pod has its own addresses, a route out and a deterministic MAC address', async () => {
+  test('a pod has its own addresses and a deterministic MAC address', async () => {
     await using fabric = await openFabric({ name: 'pods' });
-    const web = await fabric.addPod('web', { ip: '10.244.0.77' });
-    const next = await fabric.addPod('next');
-    assert.equal(web.ip, '10.244.0.77');
-    assert.equal(next.ip, '10.244.0.2');
-    const { text } = await runIn(fabric, 'web', 'ip', '-o', 'address', 'show', 'dev', 'eth0');
-    for (const ip of web.ips) assert.ok(text.includes(` ${ip}/`), text);
+    const { ip, ips } = await fabric.addPod('web', { ip: '10.244.0.77' });
+    assert.deepEqual([ip, (await fabric.addPod('next')).ip], ['10.244.0.77', '10.244.0.2']);
+    const { text } = await runIn(fabric, 'web', 'ip', 'address', 'show', 'dev', 'eth0');
+    for (const each of ips) assert.ok(text.includes(` ${each}/`), text);
     // The kernel's own link-local address may still be tentative; ours must not be.
     assert.doesNotMatch(text, /scope global.*tentative/);
-    const mac = await runIn(fabric, 'web', 'ip', '-o', 'link', 'show', 'dev', 'eth0');
-    assert.match(mac.text, /0a:58:0a:f4:00:4d/);
-    await assert.rejects(fabric.addPod('third', { ip: '10.244.0.77' }), { code: 'ADDRESS_TAKEN' });
-    await assert.rejects(fabric.addPod('web'), { code: 'NAME_REFUSED' });
-    await assert.rejects(fabric.addPod('node'), { code: 'NAME_REFUSED' });
+    assert.match(text, /0a:58:0a:f4:00:4d/);
+    await assert.rejects(fabric.addPod('third', { ip }), { code: 'ADDRESS_TAKEN' });
+    for (const name of ['web', 'node']) {
+      await assert.rejects(fabric.addPod(name), { code: 'NAME_REFUSED' });
+    }
   });
 
-  test('a pod with a link of its own is reached by a route for its address, and itself by a gateway', async () => {
+  test('a pod may have a link or a network of its own, with routes that end with it', async () => {
     await using fabric = await openFabric({ name: 'alone' });
     const { ip, ips } = await fabric.addPod('alone', { link: 'own' });
     assert.deepEqual(ips, [ip]);
-    const { text } = await runIn(fabric, 'node', 'ip', 'route', 'get', ip);
-    assert.match(text, new RegExp(`^${ip} dev veth`));
-    const out = await runIn(fabric, 'alone', 'ip', 'route', 'get', fabricAddresses.imdsIp);
-    assert.match(out.text, / via 169\.254\.1\.1 dev eth0 /);
-    await fabric.removePod('alone');
-    const after = await runIn(fabric, 'node', 'ip', 'route', 'get', ip);
-    assert.match(after.text, / dev cni0 /, 'the route ends with the link');
-  });
-
-  test('a network inside a pod reaches others through the pod, and is removed with it', async () => {
-    await using fabric = await openFabric({ name: 'inside' });
     await fabric.addPod('outer');
     const inside = await fabric.addInside('outer');
-    const { text } = await runIn(fabric, inside, 'ip', 'route', 'get', fabricAddresses.imdsIp);
-    assert.match(text, / via 172\.17\.0\.1 dev eth0 src 172\.17\.0\.2 /);
-    await fabric.removePod('outer');
-    assert.deepEqual(
-      listFabricNamespaces(fabric.prefix).toSorted(),
-      ['azure', 'node'].map((space) => fabric.namespaceOf(space)),
-    );
-  });
-
-  test('an address is usable at once by the next pod after its pod was removed', async () => {
-    await using fabric = await openFabric({ name: 'reuse' });
-    const [program, script] = supportCommand('imds-server.ts');
-    const imds = fabric.exec('azure', program, [script, fabricAddresses.imdsIp], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    await readLine(imds);
-    for (const name of ['first', 'second']) {
-      await fabric.addPod(name, { ip: '10.244.0.9' });
-      await using pod = await openFabricPod({ fabric, space: name });
-      const answer = await pod.request({
-        method: 'GET',
-        target: '/metadata/versions',
-        headers: ['Metadata', 'true'],
-        connection: 'new',
-        timeoutMs: 1_000,
-      });
-      assert.equal(answer.outcome, 'answered', name);
-      await fabric.removePod(name);
-    }
-    assert.deepEqual(
-      listFabricNamespaces(fabric.prefix).toSorted(),
-      ['azure', 'node'].map((space) => fabric.namespaceOf(space)),
-    );
+    const routeFrom = async (space: string, to: string): Promise<string> =>
+      (await runIn(fabric, space, 'ip', 'route', 'get', to)).text;
+    const { imdsIp } = fabricAddresses;
+    assert.match(await routeFrom('node', ip), new RegExp(`^${ip} dev veth`));
+    assert.match(await routeFrom('alone', imdsIp), / via 169\.254\.1\.1 dev eth0 /);
+    assert.match(await routeFrom(inside, imdsIp), / via 172\.17\.0\.1 dev eth0 src 172\.17\.0\.2 /);
+    for (const name of ['alone', 'outer']) await fabric.removePod(name);
+    assert.match(await routeFrom('node', ip), / dev cni0 /, 'the route ends with the link');
+    assertOnlyNode(fabric);
   });
 
   test('the gateway of the pods keeps its MAC address, whichever pods are added and removed', async () => {
@@ -147,13 +133,11 @@ describe('fabric', { skip: fabricSkip }, () => {
     };
     const mac = await readMac();
     const names = ['a', 'b', 'c', 'd', 'e', 'f'];
-    for (const name of names) {
-      await fabric.addPod(name);
-      assert.equal(await readMac(), mac, `pod ${name} was added`);
-    }
-    for (const name of names) {
-      await fabric.removePod(name);
-      assert.equal(await readMac(), mac, `pod ${name} was removed`);
+    for (const change of [fabric.addPod.bind(fabric), fabric.removePod.bind(fabric)]) {
+      for (const name of names) {
+        await change(name);
+        assert.equal(await readMac(), mac, `pod ${name}`);
+      }
     }
   });
 
@@ -178,10 +162,12 @@ describe('fabric', { skip: fabricSkip }, () => {
     await using left = await openFabric({ name: 'left' });
     await using right = await openFabric({ name: 'right' });
     await Promise.all([left.addPod('web'), right.addPod('web')]);
+    // As another process adds pods, which the owner removes.
+    await attachFabric(right.prefix).addPod('late');
     await right.close();
-    const { code } = await runIn(left, 'web', 'true');
-    assert.equal(code, 0);
-    assert.equal(listFabricNamespaces(left.prefix).length, 3);
+    assert.deepEqual(listFabricNamespaces(right.prefix), []);
+    assert.throws(() => attachFabric(right.prefix), { code: 'NAMESPACE_WRONG' });
+    assert.equal((await runIn(left, 'web', 'true')).code, 0);
     await assert.rejects(openFabric({ name: 'left' }), { code: 'NAME_REFUSED' });
     assert.equal(listFabricNamespaces(left.prefix).length, 3);
   });
@@ -201,16 +187,6 @@ describe('fabric', { skip: fabricSkip }, () => {
     }
     const left = listLabNamespaces().filter((name) => name.includes('.half-'));
     assert.deepEqual(left, []);
-  });
-
-  test('another process can attach by the prefix and add pods, and the owner removes them', async () => {
-    await using fabric = await openFabric({ name: 'attach' });
-    const attached = attachFabric(fabric.prefix);
-    await attached.addPod('late');
-    assert.equal(listFabricNamespaces(fabric.prefix).length, 3);
-    await fabric.close();
-    assert.deepEqual(listFabricNamespaces(fabric.prefix), []);
-    assert.throws(() => attachFabric(fabric.prefix), { code: 'NAMESPACE_WRONG' });
   });
 
   test('an owner that dies of an uncaught error leaves nothing', () => {
