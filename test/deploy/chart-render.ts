@@ -1,8 +1,11 @@
 /** The chart, rendered by the real helm. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
 import { chartFolder } from '../../scripts/chart-schema.ts';
+import { options as allOptions } from '../../src/nmi/config/options.ts';
 
 /** The fields of a Kubernetes object that the tests read. */
 export interface KubeObject {
@@ -74,6 +77,33 @@ export function objectsOf(yaml: string): readonly KubeObject[] {
   });
 }
 
+/** A value deep inside, by the names that lead to it: `spec.template.spec.containers.0.args`. */
+export function at(value: unknown, path: string): unknown {
+  const inside = (outer: unknown, name: string): unknown =>
+    (outer as Readonly<Record<string, unknown>> | undefined)?.[name];
+  return path.split('.').reduce(inside, value);
+}
+
+/** The default of an option, by the name of its flag. */
+export function defaultOf(name: string): string {
+  return String(allOptions.find((option) => option.name === name)?.default);
+}
+
+interface Rule {
+  readonly resources: readonly string[];
+  readonly resourceNames?: readonly string[];
+  readonly verbs: readonly string[];
+}
+
+/** The rules of all roles, as `get+list pods`. */
+export function rightsOf(all: readonly KubeObject[]): readonly string[] {
+  return all
+    .flatMap((object) => (object.kind.endsWith('Role') ? (object['rules'] as readonly Rule[]) : []))
+    .map(({ resources, resourceNames = [], verbs }) =>
+      [verbs.join('+'), resources.join('+'), ...resourceNames].join(' '),
+    );
+}
+
 /** By kind and name, without the labels of the Helm release. */
 export function withoutRelease(objects: readonly KubeObject[]): ReadonlyMap<string, KubeObject> {
   const ofRelease = new Set([
@@ -133,6 +163,12 @@ export interface DaemonSetSpec {
       }[];
     };
   };
+}
+
+/** The pod of the workload of a kind in a file below `deploy`. */
+export async function readPodSpec(file: string, kind = 'DaemonSet') {
+  const text = await readFile(join(chartFolder, '..', file), 'utf8');
+  return (specOf(objectsOf(text), kind) as DaemonSetSpec).template.spec;
 }
 
 export function daemonSetOf(objects: readonly KubeObject[]): DaemonSetSpec {

@@ -1,14 +1,25 @@
-/** The chart's objects before real API servers: accepted, and replacing the old DaemonSet. */
+/**
+ * Every object of the manifests, the policies and the chart before real API servers: accepted, with strict
+ * field validation, and replacing the old DaemonSet. The definitions of other projects' kinds come from
+ * those projects.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { globSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { parse, stringify } from 'yaml';
 import { chartFolder } from '../../scripts/chart-schema.ts';
-import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { provideHelm } from '../cluster/support/binaries.ts';
 import {
+  constraintFramework,
+  prometheusOperator,
+  provideModule,
+} from '../cluster/support/go-module.ts';
+import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
+import {
+  at,
   flagsOf,
   objectsOf,
   renderChart,
@@ -17,33 +28,36 @@ import {
   type DaemonSetSpec,
   type RenderOptions,
 } from './chart-render.ts';
+import { newValues, oldValues } from './chart-values.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
 const helm = provideHelm();
 
+const monitors = provideModule(prometheusOperator);
+const constraints = provideModule(constraintFramework);
+const monitorsIn = 'example/prometheus-operator-crd/monitoring.coreos.com_';
+const definitions = [
+  ...['podmonitors', 'servicemonitors', 'prometheusrules'].map(
+    (plural) => [monitors, `${monitorsIn}${plural}.yaml`] as const,
+  ),
+  [constraints, 'deploy/crds.yaml'],
+] as const;
+
+/** By group: why its objects cannot be tested, undefined if they can. */
+const foreign: Readonly<Record<string, string | undefined>> = {
+  'monitoring.coreos.com': monitors.missing,
+  'templates.gatekeeper.sh': constraints.missing,
+  // Gatekeeper itself makes this definition, from the template.
+  'constraints.gatekeeper.sh': 'its definition is made by a running Gatekeeper',
+  'cilium.io': 'its definition is not at hand',
+};
+
 const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
   'its defaults': {},
   'another name': { namespace: 'default', values: { nameOverride: 'entra-pod-identity' } },
-  'every right': {
-    values: {
-      rbac: {
-        allowAccessToSecrets: true,
-        secretsNamespaces: ['kube-system'],
-        allowFederation: true,
-        federationNamespaces: ['default', 'kube-system'],
-        createUserFacingClusterRoles: true,
-      },
-      nmi: { workloadIdentity: true, redirect: 'none' },
-      azureIdentities: {
-        a: {
-          type: 0,
-          clientID: '00000000-0000-4000-8000-000000000001',
-          binding: { selector: 'a' },
-        },
-      },
-    },
-  },
+  'the values of the replaced chart': { values: oldValues },
+  'its own values': { namespace: 'identity', values: newValues },
   'the hardened values': {
     values: parse(await read('chart/values-hardened.yaml')) as Readonly<Record<string, unknown>>,
   },
@@ -69,47 +83,87 @@ function oldDaemonSet(name: string, namespace: string, labels: Readonly<Record<s
 
 describeOnNewestVersion('the manifests', (cluster) => {
   before(async () => {
+    for (const [{ programs: folder }, file] of definitions) {
+      if (folder !== undefined) await cluster().kubectl(['create', '-f', join(folder, file)]);
+    }
     await cluster().apply(await read('crds.yaml'));
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
   });
 
-  for (const [name, options] of Object.entries(renderings)) {
-    it(`of the chart with ${name} are accepted by the server`, { skip: helm.missing }, async () => {
-      const yaml = renderChart({ helm: helm.programs ?? '', ...options });
-      const taken = await cluster().applyOverHttp(yaml, { dryRun: true });
-      assert.equal(taken.length, objectsOf(yaml).length);
-    });
+  const kinds = new Set<string>();
+  async function assertTaken(yaml: string): Promise<void> {
+    const objects = objectsOf(yaml).filter(
+      ({ apiVersion }) => foreign[apiVersion.split('/')[0] ?? ''] === undefined,
+    );
+    for (const { kind, metadata } of objects) {
+      kinds.add(kind);
+      if (metadata.namespace !== undefined) await cluster().createNamespace(metadata.namespace);
+    }
+    const text = objects.map((object) => stringify(object)).join('---\n');
+    const taken = await cluster().applyOverHttp(text, { dryRun: true });
+    assert.equal(taken.length, objects.length);
   }
+
+  for (const file of globSync(['*.yaml', 'policies/*.yaml'], { cwd: deploy }).sort()) {
+    it(`in ${file} are accepted by the server`, async () => assertTaken(await read(file)));
+  }
+  for (const [group, why] of Object.entries(foreign)) {
+    if (why !== undefined)
+      it(`of ${group} are accepted by the server`, { skip: why }, () => assert.fail(why));
+  }
+  for (const [name, options] of Object.entries(renderings)) {
+    it(`of the chart with ${name} are accepted by the server`, { skip: helm.missing }, () =>
+      assertTaken(renderChart({ helm: helm.programs ?? '', ...options })),
+    );
+  }
+
+  it('are of every kind', { skip: helm.missing ?? monitors.missing }, () => {
+    for (const kind of [
+      ...['DaemonSet', 'Deployment', 'NetworkPolicy', 'Service'],
+      ...['PodMonitor', 'ServiceMonitor', 'PrometheusRule'],
+    ]) {
+      assert.ok(kinds.has(kind), kind);
+    }
+  });
+
+  it('would be refused with an unknown field', async () => {
+    const misspelt = (await read('nmi.yaml')).replace('hostNetwork: true', 'hostnetwork: true');
+    const answer = cluster().applyOverHttp(misspelt, { dryRun: true });
+    await assert.rejects(answer, /hostnetwork: field not declared/);
+  });
 
   const daemonSetPath = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
 
   /** What its pods run now, with nothing from before. */
   async function podsRun(): Promise<'the agent' | 'the agent in two' | 'what opens nodes'> {
     const daemonSet = await cluster().admin.expect('GET', daemonSetPath);
-    const { template } = daemonSet['spec'] as DaemonSetSpec;
-    const { initContainers = [], containers } = template.spec;
-    const [container, second, ...others] = containers;
-    assert.deepEqual([container?.name, others.length], ['nmi', 0]);
-    if (initContainers.length === 0) {
-      assert.equal(container?.command, undefined);
-      assert.equal(container?.args?.[0], '--node=$(NODE_NAME)');
-      assert.notEqual(container?.livenessProbe, undefined);
-      const rights = container?.securityContext.capabilities.add;
-      if (second === undefined) {
-        assert.deepEqual(rights, ['NET_ADMIN', 'NET_RAW', 'BPF']);
-        return 'the agent';
-      }
-      assert.equal(rights, undefined);
-      assert.deepEqual(second.args?.slice(0, 2), ['redirect', 'run']);
-      return 'the agent in two';
+    const pod = at(daemonSet, 'spec.template.spec');
+    const [opener, agent, second] = ['initContainers.0', 'containers.0', 'containers.1'].map(
+      (place) => at(pod, place),
+    );
+    const rights = at(agent, 'securityContext.capabilities.add');
+    const verbs = [opener, agent, second].map((container) =>
+      (at(container, 'args') as readonly string[] | undefined)?.slice(0, 2).join(' '),
+    );
+    assert.deepEqual([at(agent, 'name'), at(pod, 'containers.2')], ['nmi', undefined]);
+    if (opener !== undefined) {
+      assert.deepEqual(verbs, ['redirect remove', undefined, undefined]);
+      assert.deepEqual(at(agent, 'command'), ['sleep', 'infinity']);
+      assert.deepEqual(
+        [at(agent, 'livenessProbe'), rights, second],
+        [undefined, undefined, undefined],
+      );
+      return 'what opens nodes';
     }
-    assert.equal(second, undefined);
-    assert.deepEqual(initContainers[0]?.args?.slice(0, 2), ['redirect', 'remove']);
-    assert.deepEqual(container?.command, ['sleep', 'infinity']);
-    assert.equal(container?.args, undefined);
-    assert.equal(container?.livenessProbe, undefined);
-    assert.equal(container?.securityContext.capabilities.add, undefined);
-    return 'what opens nodes';
+    assert.match(verbs[1] ?? '', /^--node=\$\(NODE_NAME\) /);
+    assert.equal(at(agent, 'command'), undefined);
+    assert.notEqual(at(agent, 'livenessProbe'), undefined);
+    if (second === undefined) {
+      assert.deepEqual(rights, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+      return 'the agent';
+    }
+    assert.deepEqual([rights, verbs[2]], [undefined, 'redirect run']);
+    return 'the agent in two';
   }
 
   it('for kubectl replace each other, and never the old DaemonSet', async () => {

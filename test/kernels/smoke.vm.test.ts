@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { readPodSpec } from '../deploy/support/container.ts';
+import { readPodSpec } from '../deploy/chart-render.ts';
 import { findKernel, kernelNames, makeImageRoot, outputOf, runWhole } from './support/suite.ts';
 import type { GuestRun } from './support/machine.ts';
 

@@ -130,8 +130,10 @@ function alertsOf(alert: string, fires: Readonly<Record<string, string>>): reado
   assert.ok(rule !== undefined, alert);
   const link = rule.annotations.runbook_url;
   return Object.entries(fires).map(([words, summary]) => {
-    const labels = Object.fromEntries(
-      [...words.matchAll(/(\w+)=(\S+)/g)].map((found) => found.slice(1)),
+    const labels: Readonly<Record<string, string>> = Object.fromEntries(
+      words
+        .split(' ')
+        .flatMap((word) => (word === '' ? [] : [word.split('=') as [string, string]])),
     );
     const runbook_url = link.replace(
       /\{\{ \$labels\.(\w+) \}\}/,
