@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as loopTurn } from 'node:timers/promises';
 import type { Party } from '../../../../src/base/fair-queue.ts';
-import type { Pod } from '../../../../src/cache/index/objects.ts';
 import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
 import { CallerLimits, CallerRates } from '../../../../src/nmi/server/caller-limits.ts';
 import { FairTurns } from '../../../../src/nmi/server/fair-turns.ts';
@@ -194,57 +193,47 @@ describe('turns of the event loop', () => {
   });
 });
 
-interface Decision {
-  readonly name: string;
-  readonly pod: Pod | undefined;
-  readonly isPending?: boolean;
-}
-
-interface Client {
-  readonly ip?: string;
-  /** Arrival of the request. */
-  readonly startedAtMs?: number;
-}
-
-interface Request {
-  /** The result; undefined while it waits. */
-  decision: Decision | undefined;
-  error: unknown;
-}
-
-function nameOf({ decision }: Request): string | undefined {
-  return decision?.name;
-}
-
+/** Requests that are first decided as `first`, and later as `state` has it. */
 function openWait({ maxWaiters = 10, pendingObjects = 10 } = {}) {
   const clock = new HandClock();
   const waiters = new Waiters({ clock, maxWaiters });
   const limits = new CallerLimits({ fetches: 1, waiting: 1, pendingObjects });
   const objectWait = { clock, waiters, limits, maxWaitMs: 1_000 };
-  const state = { isPending: true, isGone: false, decisions: 0 };
-  /** A request that is decided by `state`. */
-  function begin(pod?: Pod, { ip = '127.0.0.11', startedAtMs = 0 }: Client = {}): Request {
+  const state = {
+    isPending: true,
+    isGone: false,
+    decisions: 0,
+    error: undefined as Error | undefined,
+  };
+  /** @returns what it ended with, undefined while it waits. */
+  function begin(podUid = '', ip = '127.0.0.11', startedAtMs = 0) {
     const caller = new CallerConnection({ remoteIp: ip }, { kind: 'by-address' });
-    const exchange = {
-      caller,
-      startedAtMs,
-      get isGone() {
-        return state.isGone;
-      },
-    } as unknown as Exchange;
-    const decide = (): Decision => {
+    const exchange = Object.defineProperty({ caller, startedAtMs }, 'isGone', {
+      get: () => state.isGone,
+    }) as unknown as Exchange;
+    const pod = podUid === '' ? undefined : createPod({ uid: podUid });
+    const decide = () => {
       state.decisions++;
+      if (state.error !== undefined) throw state.error;
       return { name: 'later', pod, isPending: state.isPending };
     };
-    const first: Decision = { name: 'first', pod, isPending: true };
-    const request: Request = { decision: undefined, error: undefined };
+    const end = { as: undefined as string | undefined };
+    const first = { name: 'first', pod, isPending: true };
     waitForObject(objectWait, exchange, first, decide).then(
-      (decision) => (request.decision = decision),
-      (error: unknown) => (request.error = error),
+      ({ name }) => (end.as = name),
+      (error: unknown) => (end.as = String(error)),
     );
-    return request;
+    return end;
   }
-  return { clock, waiters, limits, objectWait, state, begin };
+  const passed = async (ms: number): Promise<void> => {
+    clock.advance(ms);
+    await loopTurn();
+  };
+  const wake = async (): Promise<void> => {
+    waiters.wake();
+    await loopTurn();
+  };
+  return { clock, waiters, objectWait, state, begin, passed, wake };
 }
 
 describe('a request that waits for an object', () => {
@@ -260,85 +249,70 @@ describe('a request that waits for an object', () => {
   });
 
   it('is decided again at every change, until the decision is final', async () => {
-    const { clock, waiters, state, begin } = openWait();
+    const { clock, waiters, state, begin, wake } = openWait();
     const request = begin();
-    waiters.wake();
-    await loopTurn();
-    assert.deepEqual([state.decisions, nameOf(request), waiters.size], [1, undefined, 1]);
+    await wake();
+    assert.deepEqual([state.decisions, request.as, waiters.size], [1, undefined, 1]);
     state.isPending = false;
-    waiters.wake();
-    await loopTurn();
-    assert.equal(nameOf(request), 'later');
-    assert.deepEqual([state.decisions, waiters.size, clock.armed.length], [2, 0, 0]);
+    await wake();
+    assert.deepEqual([state.decisions, request.as, waiters.size], [2, 'later', 0]);
+    assert.deepEqual(clock.armed, []);
   });
 
   it('gets the latest decision at its deadline, counted from its arrival', async () => {
-    const { clock, begin } = openWait();
-    clock.advance(700);
-    const [early, late] = [begin(), begin(undefined, { startedAtMs: 700 })];
-    clock.advance(300);
-    await loopTurn();
-    assert.equal(nameOf(early), 'later');
-    assert.equal(nameOf(late), undefined);
-    clock.advance(700);
-    await loopTurn();
-    assert.equal(nameOf(late), 'later');
+    const { begin, passed, waiters } = openWait();
+    await passed(700);
+    const [early, late] = [begin(), begin('', undefined, 700)];
+    await passed(300);
+    assert.deepEqual([early.as, late.as], ['later', undefined]);
+    const tooLate = begin();
+    assert.equal(waiters.size, 1, 'its deadline has passed');
+    await passed(700);
+    assert.deepEqual([late.as, tooLate.as], ['later', 'first']);
   });
 
   it('is released when its client has disconnected, at once or at the next change', async () => {
-    const { waiters, state, begin } = openWait();
+    const { waiters, state, begin, passed, wake } = openWait();
     const waiting = begin();
     state.isGone = true;
     const gone = begin();
-    await loopTurn();
-    assert.equal(nameOf(gone), 'first');
-    assert.equal(waiters.size, 1);
-    waiters.wake();
-    await loopTurn();
-    assert.equal(nameOf(waiting), 'later');
-    assert.equal(waiters.size, 0);
+    await passed(0);
+    assert.deepEqual([gone.as, waiters.size], ['first', 1]);
+    await wake();
+    assert.deepEqual([waiting.as, waiters.size], ['later', 0]);
   });
 
-  it('is answered at once when too many requests wait, of all callers', async () => {
-    const { waiters, begin } = openWait({ maxWaiters: 2 });
-    begin();
-    begin(undefined, { ip: '127.0.0.12' });
-    const oneMore = begin(undefined, { ip: '127.0.0.13' });
-    assert.equal(waiters.size, 2);
-    await loopTurn();
-    assert.equal(nameOf(oneMore), 'first');
-  });
-
-  it('is answered at once when too many of its pod wait, and those of others continue to wait', async () => {
-    const { waiters, begin } = openWait({ pendingObjects: 1 });
-    const [one, two] = [createPod({ uid: 'one' }), createPod({ uid: 'two' })];
-    begin(one);
-    const oneMore = begin(one, { ip: '127.0.0.12' });
-    const other = begin(two);
-    const nobody = begin();
-    const sameAddress = begin();
-    await loopTurn();
-    assert.equal(nameOf(oneMore), 'first', 'of one pod, whatever the address');
-    assert.equal(nameOf(sameAddress), 'first', 'of one address');
-    assert.deepEqual([nameOf(other), nameOf(nobody), waiters.size], [undefined, undefined, 3]);
+  it('is answered at once when too many wait, of all callers or of its pod', async () => {
+    const all = openWait({ maxWaiters: 2 });
+    const ends = ['127.0.0.11', '127.0.0.12', '127.0.0.13'].map((ip) => all.begin('', ip));
+    await all.passed(0);
+    assert.deepEqual(
+      ends.map((end) => end.as),
+      [undefined, undefined, 'first'],
+    );
+    const { begin, passed } = openWait({ pendingObjects: 1 });
+    const [one, sameOne, two, nobody, sameAddress] = [
+      begin('one'),
+      begin('one', '127.0.0.12'),
+      begin('two'),
+      begin(),
+      begin(),
+    ];
+    await passed(0);
+    assert.deepEqual([one.as, two.as, nobody.as], [undefined, undefined, undefined]);
+    assert.deepEqual([sameOne.as, sameAddress.as], ['first', 'first']);
   });
 
   it('releases its place however it ends', async () => {
-    const { clock, waiters, state, begin } = openWait({ pendingObjects: 1 });
+    const { waiters, state, begin, passed, wake } = openWait({ pendingObjects: 1 });
     begin();
-    clock.advance(1_000);
-    await loopTurn();
-    const failing = begin(undefined, { startedAtMs: 1_000 });
+    await passed(1_000);
+    const failing = begin('', undefined, 1_000);
     assert.equal(waiters.size, 1, 'after a full wait');
-    Object.defineProperty(state, 'isPending', {
-      get: () => {
-        throw new RangeError('decide');
-      },
-    });
-    waiters.wake();
-    await loopTurn();
-    assert.match(String(failing.error), /RangeError: decide/);
-    begin(undefined, { startedAtMs: 1_000 });
+    state.error = new RangeError('decide');
+    await wake();
+    assert.match(String(failing.as), /RangeError: decide/);
+    begin('', undefined, 1_000);
     assert.equal(waiters.size, 1, 'after a failure');
   });
 });

@@ -33,16 +33,20 @@ interface Recorded extends Omit<EventDraft, 'regarding'> {
   readonly kind: string;
 }
 
-function open() {
+/** Takes Events unless there is no room for them. */
+function openRecorder(hasRoom = () => true) {
   const recorded: Recorded[] = [];
-  const events = new RefusalEvents({
-    record: (
-      regarding: ObjectReference,
-      kind: string,
-      draft: () => Omit<EventDraft, 'regarding'>,
-    ): boolean => recorded.push({ regarding, kind, ...draft() }) > 0,
-  });
-  return { events, recorded };
+  const record = (
+    regarding: ObjectReference,
+    kind: string,
+    draft: () => Omit<EventDraft, 'regarding'>,
+  ): boolean => hasRoom() && recorded.push({ regarding, kind, ...draft() }) > 0;
+  return { recorded, record };
+}
+
+function open() {
+  const { recorded, record } = openRecorder();
+  return { events: new RefusalEvents({ record }), recorded };
 }
 
 /** A token request of the pod. */
@@ -93,20 +97,13 @@ describe('a refusal', () => {
 
   it('of an identity by its source is one on the pod, which names the identity', () => {
     const { events, recorded } = open();
-    const answer = refuse('credential_refused', 'AADSTS7000222: expired');
-    events.render(refusal(authorized, answer));
+    events.render(refusal(authorized, refuse('credential_refused', 'AADSTS7000222: expired')));
+    const [{ regarding, related, reason, note } = { note: '' }, ...others] = recorded;
     assert.deepEqual(
-      recorded.map(({ regarding, related, reason }) => [
-        `${regarding.kind} ${regarding.name}`,
-        `${related?.kind ?? ''} ${related?.name ?? ''}`,
-        reason,
-      ]),
-      [['Pod app', 'AzureIdentity checkout', 'CredentialRefused']],
+      [regarding?.kind, regarding?.name, related?.kind, related?.name, reason, others],
+      ['Pod', 'app', 'AzureIdentity', 'checkout', 'CredentialRefused', []],
     );
-    assert.match(
-      recorded[0]?.note ?? '',
-      /^AADSTS7000222: expired \(credential_refused\) Fix: Renew/,
-    );
+    assert.match(note, /^AADSTS7000222: expired \(credential_refused\) Fix: Renew/);
   });
 
   it('of a request with bad parameters is one on the caller', () => {
@@ -176,25 +173,24 @@ describe('text of a request', () => {
 describe('a throttled pod', () => {
   it('has an Event for each limit, with the reason', () => {
     const { events, recorded } = open();
-    events.throttled(pod, 'connections');
-    events.throttled(pod, 'tokens');
-    assert.deepEqual(
-      recorded.map(({ kind, reason, action, note }) => [kind, reason, action, note.split('.')[0]]),
+    for (const [limit, action, begin] of [
       [
-        [
-          'caller_throttled connections',
-          'CallerThrottled',
-          'Connect',
-          'The pod opened more connections at once than one pod may have',
-        ],
-        [
-          'caller_throttled tokens',
-          'CallerThrottled',
-          'GetToken',
-          'The pod waited for more different tokens at once than one pod may',
-        ],
+        'connections',
+        'Connect',
+        /^The pod opened more connections at once than one pod may have\./,
       ],
-    );
+      [
+        'tokens',
+        'GetToken',
+        /^The pod waited for more different tokens at once than one pod may\./,
+      ],
+    ] as const) {
+      events.throttled(pod, limit);
+      const { kind, reason, action: found, note } = recorded.pop() ?? assert.fail();
+      const expected = [`caller_throttled ${limit}`, 'CallerThrottled', action];
+      assert.deepEqual([kind, reason, found], expected);
+      assert.match(note, begin);
+    }
   });
 });
 
@@ -208,22 +204,12 @@ const owner: IdentityOwner = {
   uid: 'uid-1',
 };
 
-interface RecordedEvent extends Omit<EventDraft, 'regarding'> {
-  readonly regarding: ObjectReference;
-  readonly kind: string;
-}
-
 function openIdentityEvents({ random = 0, jitterMs = 0, isQuiet = false } = {}) {
   const clock = new HandClock();
-  const recorded: RecordedEvent[] = [];
   const state: { isQuiet: boolean; leftMs: number | undefined } = { isQuiet, leftMs: 0 };
+  const { recorded, record } = openRecorder(() => !state.isQuiet);
   const events = new IdentityEvents({
-    events: {
-      record: (regarding, kind, draft) => {
-        if (!state.isQuiet) recorded.push({ regarding, kind, ...draft() });
-        return !state.isQuiet;
-      },
-    },
+    events: { record },
     clock,
     node: 'aks-pool1-1-vmss000001',
     random: () => random,
@@ -276,14 +262,9 @@ describe('the Event of an identity that its source refuses', () => {
     refuseFetch();
     const [{ note, ...event } = { note: '' }, ...others] = take();
     assert.deepEqual(others, []);
+    const { kind, namespace, name, uid } = owner;
     assert.deepEqual(event, {
-      regarding: {
-        apiVersion: 'aadpodidentity.k8s.io/v1',
-        kind: 'AzureIdentity',
-        namespace: 'shop',
-        name: 'checkout',
-        uid: 'uid-1',
-      },
+      regarding: { apiVersion: 'aadpodidentity.k8s.io/v1', kind, namespace, name, uid },
       kind: 'credential_refused',
       related: undefined,
       type: 'Warning',
@@ -295,6 +276,11 @@ describe('the Event of an identity that its source refuses', () => {
       note,
       /^AADSTS7000222: expired \(credential_refused\) Cached tokens are valid until 2026-01-01T01:30:00Z\. Fix: Renew/,
     );
+    state.leftMs = 0;
+    refuseFetch('identity_not_assigned');
+    const [none] = take();
+    assert.equal(none?.kind, 'identity_not_assigned aks-pool1-1-vmss', 'one of the scale set');
+    assert.match(none.note, /No cached token is left\./);
   });
 
   it('is one for any number of refusals, and one every half an hour while they last', () => {
@@ -388,11 +374,14 @@ describe('the Event of an identity that its source accepts again', () => {
 
 it('of an identity of 5,000 nodes is one, and they come in half a minute', async () => {
   const clock = new HandClock();
+  const monotonicMs = () => clock.monotonicMs();
+  const wallMs = () => clock.wallMs();
+  const silent = (): void => undefined;
+  const log = { debug: silent, info: silent, warn: silent, error: silent };
   const names = new Map<string, number>();
   const writesInSecond = new Map<number, number>();
   const nodes = Array.from({ length: 5_000 }, (_, at) => {
     const random = (): number => at / 5_000;
-    const log = (): void => undefined;
     const client = {
       postJson: (_path: string, body: unknown): Promise<unknown> => {
         const second = Math.floor(clock.monotonicMs() / 1_000);
@@ -407,14 +396,10 @@ it('of an identity of 5,000 nodes is one, and they come in half a minute', async
     const instance = `aks-pool1-1-vmss${at.toString(36).padStart(6, '0')}`;
     const writer = new EventWriter({
       client,
-      clock: {
-        ...stillClock,
-        monotonicMs: () => clock.monotonicMs(),
-        wallMs: () => clock.wallMs(),
-      },
+      clock: { ...stillClock, monotonicMs, wallMs },
       instance,
       random,
-      log: { debug: log, info: log, warn: log, error: log },
+      log,
     });
     return new IdentityEvents({ events: writer, clock, node: instance, random, jitterMs: 30_000 });
   });
