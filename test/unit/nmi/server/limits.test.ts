@@ -46,15 +46,6 @@ describe('the limits of one caller', () => {
     limits.beginWait('b');
     assert.deepEqual(beyond, ['a fetches', 'a waiting', 'b pendingObjects']);
   });
-
-  it('count the requests that wait for an object', () => {
-    const limits = new CallerLimits({ fetches: 1, waiting: 1, pendingObjects: 1 });
-    const end = limits.beginWait('a');
-    assert.equal(limits.beginWait('a'), undefined);
-    assert.ok(limits.beginWait('b') !== undefined);
-    end?.();
-    assert.ok(limits.beginWait('a') !== undefined);
-  });
 });
 
 describe('the rate of one caller', () => {
