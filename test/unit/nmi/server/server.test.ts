@@ -4,25 +4,21 @@ import { createServer, connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { ResourceUses } from '../../../../src/nmi/grants/resource-uses.ts';
 import { systemClock, type Clock } from '../../../../src/base/time/clock.ts';
-import { GrantIndex } from '../../../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../../../src/cache/index/objects.ts';
-import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
 import { createLogger } from '../../../../src/base/logger.ts';
 import { parseConfig } from '../../../../src/nmi/config/config.ts';
 import { tuning } from '../../../../src/nmi/config/tuning.ts';
-import { UpstreamResolver } from '../../../../src/nmi/grants/resolve-upstream.ts';
 import type { Observer, RequestRecord } from '../../../../src/nmi/server/request-record.ts';
 import { openServer } from '../../../../src/nmi/server/server.ts';
 import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import type { ClusterState } from '../../../../src/nmi/state/cluster-state.ts';
-import { Waiters } from '../../../../src/nmi/state/waiters.ts';
 import type { TokenBroker } from '../../../../src/nmi/tokens/broker.ts';
 import { eventually } from '../../../../lab/test-bed/eventually.ts';
-import { createBinding, createIdentity, createPod } from '../../../support/cache-objects.ts';
+import { createPod } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import { freePort } from '../../../../lab/fabric/free-ports.ts';
 import { longLived } from '../../../support/token-fixture.ts';
-import { createOwners } from '../../../support/owners.ts';
+import { world } from '../../../world.ts';
 
 const podIp = '127.0.0.11';
 const token =
@@ -42,12 +38,11 @@ async function open(
   assert.ok(parsed.ok, JSON.stringify(parsed));
   // A redirect could not lead to loopback, but the listener of this test must be there.
   const listenIp = flags['nmi-listen-address'] ?? '127.0.0.1';
-  const pods = new PodIndex(systemClock);
-  const grants = new GrantIndex(pods);
-  const labels = { aadpodidbinding: 'label' };
-  pods.upsert(createPod({ name: 'p', ips: [podIp], labels }));
-  grants.identities.upsert(createIdentity({ clientId: '22729e47-74ce-4b43-8eea-aab5f2073301' }));
-  grants.bindings.upsert(createBinding());
+  const { pods, clusterState, waiters } = world({
+    pods: [{ name: 'p', ips: [podIp], labels: { aadpodidbinding: 'label' } }],
+    identities: [{ clientId: '22729e47-74ce-4b43-8eea-aab5f2073301' }],
+    bindings: [{}],
+  });
   const seen: string[] = [];
   const lines: string[] = [];
   const observer = {
@@ -67,17 +62,7 @@ async function open(
       isAlone: () => node.isAlone,
     },
     isReady: () => node.isReady,
-    state: {
-      pods,
-      grants,
-      owners: createOwners('off').owners,
-      waiters: new Waiters({ clock: systemClock, maxWaiters: 10 }),
-      upstreams: new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' })),
-      workloadIdentities: undefined,
-      isSynced: () => true,
-      trusts: () => true,
-      rightsProblem: () => undefined,
-    } as unknown as ClusterState,
+    state: { ...clusterState, waiters } as unknown as ClusterState,
     broker: { peek: () => longLived } as unknown as TokenBroker,
     uses: new ResourceUses(systemClock),
     observer: observer as unknown as Observer,
@@ -108,6 +93,11 @@ async function open(
     ask,
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
+}
+
+async function assertRefused(port: number): Promise<void> {
+  const refused = connect({ host: '127.0.0.1', port });
+  await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
 }
 
 describe('the assembled request path', () => {
@@ -156,8 +146,7 @@ describe('the assembled request path', () => {
       if (!node.isAlone) {
         await pass(clock, 600_000 / 50);
         assert.equal(condition.problem(), says);
-        const refused = connect({ host: '127.0.0.1', port: fixture.port });
-        await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
+        await assertRefused(fixture.port);
         Object.assign(now, change);
         await pass(clock, 50);
       }
@@ -182,8 +171,7 @@ describe('the assembled request path', () => {
     node.isAlone = false;
     await pass(clock, 50);
     assert.equal(condition?.problem(), says);
-    const refused = connect({ host: '127.0.0.1', port: fixture.port });
-    await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
+    await assertRefused(fixture.port);
     node.isReady = true;
     await pass(clock, 50);
     await eventually(() => assert.equal(condition.problem(), undefined));
