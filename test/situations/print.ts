@@ -6,5 +6,7 @@ import { inFileForm, wordsOf } from './tellers.ts';
 for (const name of process.argv.slice(2)) {
   const words = await wordsOf(readSituation(name));
   const { output } = words;
-  process.stdout.write(stringify({ ...inFileForm(words), output }, { lineWidth: 0 }));
+  process.stdout.write(
+    stringify({ ...inFileForm(words), output }, { lineWidth: 0, singleQuote: true }),
+  );
 }

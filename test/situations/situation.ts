@@ -6,13 +6,15 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
 import { asRecord, stringAt, type JsonRecord } from '../../src/base/json-value.ts';
-import type { RawObject } from '../../src/kubectl/base/object.ts';
+import { nameOf, type RawObject } from '../../src/kubectl/base/object.ts';
 import {
   clientA,
   createAgentPod,
+  createEvent,
   createObject,
   createPod,
   nowWallMs,
+  type Recorded,
 } from '../kubectl/support/recorded-kubectl.ts';
 
 const folder = join(import.meta.dirname, 'corpus');
@@ -24,6 +26,8 @@ export interface Situation {
   readonly request: Partial<Record<'client_id' | 'msi_res_id' | 'resource', string>>;
   /** Options of the agent. */
   readonly args: readonly string[];
+  /** What the user of the plugin may not list. */
+  readonly hidden: NonNullable<Recorded['forbidden']>;
   readonly expected: Expected;
 }
 
@@ -35,6 +39,7 @@ export interface Expected {
   readonly event?: string;
   readonly explained?: string;
   readonly verdict?: string;
+  readonly notChecked?: string;
   /** By the names of tellers. */
   readonly findings?: Readonly<Record<string, string>>;
   readonly conditions?: Readonly<Record<string, string>>;
@@ -43,12 +48,15 @@ export interface Expected {
 
 interface File extends Expected {
   readonly objects?: Readonly<Record<string, JsonRecord | null>>;
-  readonly agent?: readonly string[] | 'none' | 'not ready';
+  readonly agent?: readonly string[] | 'none' | 'not ready' | 'of aad-pod-identity';
+  readonly hidden?: Situation['hidden'];
   readonly request?: Situation['request'];
 }
 
 const keys =
-  'objects agent request answer upstream body event explained verdict findings conditions output';
+  'objects agent hidden request answer upstream body event explained verdict notChecked findings conditions output';
+
+const oldImage = 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17';
 
 const bindingLabel = { aadpodidbinding: 'orders' };
 
@@ -73,22 +81,33 @@ export function readSituations(): readonly Situation[] {
 
 export function readSituation(name: string): Situation {
   const text = readFileSync(join(folder, `${name}.yaml`), 'utf8');
-  const { objects = {}, agent = [], request = {}, ...expected } = parse(text) as File;
+  const { objects = {}, agent = [], hidden = {}, request = {}, ...expected } = parse(text) as File;
   for (const key of Object.keys(parse(text) as File))
     if (!keys.split(' ').includes(key)) throw new Error(`${name}.yaml: nothing reads ${key}`);
+  const given = Object.entries({ ...usual, ...objects }).flatMap(([title, fields]) =>
+    fields === null ? [] : [[title, fields] as const],
+  );
+  const isEvent = ([title]: (typeof given)[number]) => title.startsWith('Event ');
+  const created = given.filter((each) => !isEvent(each)).map((each) => createNamed(...each));
   const args = typeof agent === 'string' ? [] : agent;
   return {
     name,
     args,
+    hidden,
     request,
     expected,
     objects: [
-      ...Object.entries({ ...usual, ...objects }).flatMap(([title, fields]) =>
-        fields === null ? [] : [createNamed(title, fields)],
-      ),
+      ...created,
+      ...given.filter(isEvent).map(([, fields]) => createReport(fields, created)),
       ...(agent === 'none'
         ? []
-        : [createAgentPod('node-1', { args, isReady: agent !== 'not ready' })]),
+        : [
+            createAgentPod('node-1', {
+              args,
+              isReady: agent !== 'not ready',
+              ...(agent === 'of aad-pod-identity' ? { image: oldImage } : {}),
+            }),
+          ]),
     ],
   };
 }
@@ -115,6 +134,13 @@ function createNamed(title: string, fields: JsonRecord): RawObject {
   const conditions = notReady === undefined ? {} : { conditions: [ready] };
   const whole = { ...asRecord(object['status']), ...asRecord(status), ...conditions };
   return { ...object, metadata, ...(Object.keys(whole).length > 0 ? { status: whole } : {}) };
+}
+
+/** An Event of an agent about an object of the situation, which has its title in `about`. */
+function createReport({ about, agoS, ...fields }: JsonRecord, objects: readonly RawObject[]) {
+  const object = objects.find((each) => `${String(each['kind'])} ${nameOf(each)}` === about);
+  if (object === undefined) throw new Error(`no ${String(about)} has this Event`);
+  return createEvent(object, { reason: '', ...fields, agoMs: Number(agoS) * 1_000 });
 }
 
 function podFieldsOf({ env, spec, ip, account }: JsonRecord) {

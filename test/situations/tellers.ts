@@ -37,6 +37,7 @@ const resources: Readonly<Record<string, string>> = {
   AzureIdentityGrant: kinds.grants,
   NetworkPolicy: kinds.policies,
   Deployment: kinds.deployments,
+  Event: 'events',
   StatefulSet: 'statefulsets.apps',
 };
 
@@ -50,6 +51,8 @@ export interface Words {
   readonly request: string;
   /** The first line of `kubectl nmi explain`. */
   readonly verdict: string;
+  /** What `kubectl nmi explain` has not checked. */
+  readonly notChecked: string;
   /** By the teller. */
   readonly findings: Readonly<Record<Teller, readonly string[]>>;
   /** By the object, of those that exist. */
@@ -77,6 +80,9 @@ export async function wordsOf(situation: Situation): Promise<Words> {
     request,
     event: eventOf(agent),
     verdict: explain.stdout.split('\n', 1)[0]?.replace(/^pod \S+: /, '') ?? '',
+    notChecked:
+      /^ {2}Not checked \(.*?\): (.*?)\.(?: A token shows it: .*)?$/m.exec(explain.stdout)?.[1] ??
+      '',
     output: `exit code ${explain.code}\n${explain.stdout}${explain.stderr}`,
     findings: {
       'nmi explain': findingsIn(explained),
@@ -174,10 +180,10 @@ function explainedBy(agent: World, { request }: Situation): string {
   );
 }
 
-async function ofPlugin({ objects, request }: Situation) {
+async function ofPlugin({ objects, request, hidden: forbidden }: Situation) {
   const byKind = Object.groupBy(objects, ({ kind }) => resources[String(kind)] ?? String(kind));
   const namespaces = [{ kind: 'Namespace', metadata: { name: 'shop' } }];
-  const recorded = { objects: { ...byKind, namespaces } as Record<string, RawObject[]> };
+  const recorded = { objects: { ...byKind, namespaces } as Record<string, RawObject[]>, forbidden };
   return {
     explain: await play(['explain', 'pod', 'web', ...flagsOf(request)], recorded),
     analyze: await play(['analyze'], recorded),
@@ -244,7 +250,8 @@ function conditionsOf(agent: World, { objects }: Situation): Words['conditions']
 
 /** The words in the form of a file: what follows from the finding about the pod is left out. */
 export function inFileForm(words: Words): Expected {
-  const { answer, upstream, body, event, request, verdict, findings, conditions } = words;
+  const { answer, upstream, body, event, request, verdict, notChecked, findings, conditions } =
+    words;
   const [status = '', code = ''] = /^(\d+) (\w+)/.exec(answer)?.slice(1) ?? [];
   const about = findings['nmi explain'].find((each) =>
     each.split('\n', 1)[0]?.endsWith(` Pod shop/web: ${code}`),
@@ -268,6 +275,7 @@ export function inFileForm(words: Words): Expected {
       : { event }),
     ...(isExplained ? {} : { explained: request }),
     ...(verdict === refused ? {} : { verdict }),
+    ...(['', 'assignment of the identity in Azure'].includes(notChecked) ? {} : { notChecked }),
     ...(Object.values(findings).flat().length === 0 ? {} : { findings: groupsOf(findings) }),
     ...(unhealthy === undefined ? {} : { conditions: unhealthy }),
   };

@@ -2,7 +2,7 @@
 import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { ok } from './recorded-kubectl.ts';
 
-export const subscription = '0b1f6471-1bf0-4dda-aec3-cb9272f09590';
+const subscription = '0b1f6471-1bf0-4dda-aec3-cb9272f09590';
 export const ordersId = `/subscriptions/${subscription}/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders`;
 export const tenant = '7e570000-1ab0-4000-8000-000000000001';
 

@@ -7,6 +7,7 @@ import { stringAt } from '../../../src/base/json-value.ts';
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
 import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import { Kubectl, type PassedFlags } from '../../../src/kubectl/transport/kubectl.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import {
   labelsOf,
@@ -19,6 +20,11 @@ import {
 
 export const nowWallMs = Date.parse('2026-11-27T06:00:00Z');
 
+type Answer = (
+  args: readonly string[],
+  input: string,
+) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
+
 export interface Recorded {
   /** By kubectl's name of the kind. */
   readonly objects?: Readonly<Record<string, readonly RawObject[]>>;
@@ -29,12 +35,11 @@ export interface Recorded {
   /** Kinds that the server does not have. */
   readonly missing?: readonly string[];
   readonly files?: Readonly<Record<string, string>>;
-  /** Answers calls that are not reads, and other programs. */
-  readonly other?: (
-    program: string,
-    args: readonly string[],
-    input: string,
-  ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
+  /** Answers calls that are not reads. */
+  readonly other?: Answer;
+  /** Answers every call. */
+  readonly answer?: Answer;
+  readonly environment?: Io['environment'];
   readonly currentNamespace?: string;
   /** What kubectl prints at every read. */
   readonly unreachable?: string;
@@ -58,22 +63,19 @@ export interface Played {
   readonly reads: number;
 }
 
-/** @param words of the command line; a text is split at its blanks. */
-export async function play(
-  words: string | readonly string[],
-  recorded: Recorded = {},
-): Promise<Played> {
-  let [stdout, stderr, wallMs] = ['', '', recorded.wallMs ?? nowWallMs];
+/** The machine, and a record of what the plugin does on it. */
+function openMachine(recorded: Recorded = {}) {
+  let [stdout, stderr, wallMs, reads] = ['', '', recorded.wallMs ?? nowWallMs, 0];
   const calls: string[][] = [];
   const inputs: string[] = [];
   const outliving: string[][] = [];
-  let reads = 0;
   const io: Io = {
-    environment: {},
+    environment: recorded.environment ?? {},
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
     run: async (program, args, { input = '', outlivesStop = false } = {}) => {
-      const answer = program === 'kubectl' ? read(args, recorded) : undefined;
+      assert.notEqual(program, 'az', 'the plugin prints lines for az, and runs none');
+      const answer = recorded.answer === undefined ? read(args, recorded) : undefined;
       if (answer !== undefined) {
         reads += 1;
         return answer;
@@ -81,7 +83,7 @@ export async function play(
       calls.push([program, ...args]);
       inputs.push(input);
       if (outlivesStop) outliving.push([program, ...args]);
-      const other = await recorded.other?.(program, args, input);
+      const other = await (recorded.answer ?? recorded.other)?.(args, input);
       return other ?? { code: undefined, stdout: '', stderr: '' };
     },
     readText: (path) => Promise.resolve(recorded.files?.[path]),
@@ -93,9 +95,35 @@ export async function play(
     },
     stop: recorded.isInterrupted === true ? AbortSignal.abort() : new AbortController().signal,
   };
+  return { io, calls, inputs, played: () => ({ stdout, stderr, calls, inputs, outliving, reads }) };
+}
+
+/** A client over a kubectl with these answers, one after the other; the last one for all that follow. */
+export function openKubectl(
+  answers: ProgramRun | readonly ProgramRun[] | NonNullable<Recorded['answer']>,
+  flags: PassedFlags = {},
+  machine: Recorded = {},
+) {
+  const { io, calls, inputs } = openMachine({
+    answer: (args, input) => {
+      if (typeof answers === 'function') return answers(args, input);
+      return 'code' in answers ? answers : (answers[calls.length - 1] ?? answers.at(-1));
+    },
+    ...machine,
+  });
+  return { kubectl: new Kubectl(io, flags), calls, inputs };
+}
+
+/** @param words of the command line; a text is split at its blanks. */
+export async function play(
+  words: string | readonly string[],
+  recorded: Recorded = {},
+): Promise<Played> {
+  const { io, played } = openMachine(recorded);
   const code = await runPlugin(typeof words === 'string' ? words.split(' ') : words, io);
+  const { stderr } = played();
   assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
-  return { code, stdout, stderr, calls, inputs, outliving, reads };
+  return { code, ...played() };
 }
 
 export function ok(stdout: string): ProgramRun {
@@ -105,6 +133,13 @@ export function ok(stdout: string): ProgramRun {
 export function failed(stderr: string): ProgramRun {
   return { code: 1, stdout: '', stderr };
 }
+
+/** As a server answers to a user who may do everything. */
+export const serverAnswers: Answer = ([verb = '', what = '']) => {
+  if (what.includes('openid')) return ok('{"issuer":"https://oidc.example/"}');
+  if (verb === 'version') return ok('{"serverVersion":{"gitVersion":"v1.34.2"}}');
+  return ok({ auth: 'yes\n', patch: 'patched\n', annotate: 'annotated\n' }[verb] ?? '');
+};
 
 /** Undefined for a call that is not a read. */
 function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
@@ -262,6 +297,9 @@ export function createPod(
 
 export const clientA = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 export const clientB = '9a0b7c66-5f0e-4c64-b7f4-6bfb5e1d2a10';
+export const tenant = '7e570000-1ab0-4000-8000-000000000001';
+export const subscription = '0b1f6471-1bf0-4dda-aec3-cb9272f09590';
+export const ordersId = `/subscriptions/${subscription}/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders`;
 
 export function createIdentity(
   name: string,
@@ -360,18 +398,21 @@ export function terminating(pod: RawObject): RawObject {
   return { ...pod, metadata: { ...metadataOf(pod), deletionTimestamp } };
 }
 
+export const bound = { labels: { aadpodidbinding: 'orders' } };
+
 /** One correctly bound pod, on a node with an agent. */
 export function boundTestBed(
   changes: Readonly<Record<string, readonly RawObject[]>> = {},
 ): Recorded {
   return {
     objects: {
-      pods: [createPod('web', { labels: { aadpodidbinding: 'orders' } }), createAgentPod('node-1')],
+      pods: [createPod('web', bound), createAgentPod('node-1')],
       [kinds.identities]: [createIdentity('orders')],
       [kinds.bindings]: [createBinding('orders')],
       namespaces: [{ kind: 'Namespace', metadata: { name: 'shop' } }],
       ...changes,
     },
+    other: serverAnswers,
   };
 }
 
@@ -389,6 +430,50 @@ export function createSnapshot(changes: Partial<Snapshot> = {}): Snapshot {
     grants: [],
     agents: [],
     unread: [],
+    ...changes,
+  };
+}
+
+/** Of an agent, as `/api/v1` has it. */
+export interface EventFields {
+  readonly reason: string;
+  readonly note?: string;
+  readonly agoMs?: number;
+  readonly node?: string;
+  readonly related?: RawObject;
+  readonly changes?: object;
+}
+
+let made = 0;
+
+export function createEvent(
+  about: RawObject,
+  { reason, note = '', agoMs = 60_000, node = 'node-1', related, changes = {} }: EventFields,
+): RawObject {
+  const at = new Date(nowWallMs - agoMs).toISOString();
+  const referenceOf = (object: RawObject) => ({
+    kind: object['kind'],
+    namespace: namespaceOf(object),
+    name: metadataOf(object)['name'],
+    uid: metadataOf(object)['uid'],
+  });
+  made += 1;
+  return {
+    apiVersion: 'v1',
+    kind: 'Event',
+    metadata: {
+      name: `event.${made}`,
+      namespace: namespaceOf(about),
+      creationTimestamp: at.replace(/\.\d+/, ''),
+    },
+    eventTime: at.replace('Z', '000Z'),
+    reportingComponent: 'entra-pod-identity/nmi',
+    reportingInstance: node,
+    type: reason === 'IdentityAccepted' ? 'Normal' : 'Warning',
+    reason,
+    message: note,
+    involvedObject: referenceOf(about),
+    ...(related === undefined ? {} : { related: referenceOf(related) }),
     ...changes,
   };
 }

@@ -6,8 +6,12 @@ import { isOfNode, planFederation, servedIdOf } from '../../../src/kubectl/azure
 import { planIdentityBinding } from '../../../src/kubectl/azure/identity-binding.ts';
 import { parseIdentityId, showClientIdLine } from '../../../src/kubectl/azure/identity-id.ts';
 import { assignLine, computesOf } from '../../../src/kubectl/azure/node-pools.ts';
-import { ordersId, subscription } from '../../kubectl/support/fake-az.ts';
-import { clientA, createIdentity } from '../../kubectl/support/recorded-kubectl.ts';
+import {
+  clientA,
+  createIdentity,
+  ordersId,
+  subscription,
+} from '../../kubectl/support/recorded-kubectl.ts';
 
 const create = ['role', 'assignment', 'create', '--role', 'Key Vault Secrets User'];
 
@@ -17,16 +21,8 @@ describe('a command line for az', () => {
   });
 
   it('has no value that az reads as a file, a flag, or the machine itself', () => {
-    for (const value of [
-      '@/etc/passwd',
-      '-h',
-      '--debug',
-      '[system]',
-      '',
-      ' x',
-      'a\nb',
-      'a\u2028b',
-    ]) {
+    const hostile = ['@/etc/passwd', '-h', '--debug', '[system]', '', ' x', 'a\nb', 'a\u2028b'];
+    for (const value of hostile) {
       assert.throws(() => azLine(['vm', 'identity', 'assign'], { identities: ['x', value] }), {
         exitCode: 1,
         message: /^az would not take ".*" as the value of --identities$/,
@@ -127,14 +123,10 @@ describe('a federated credential', () => {
 
 describe('the tokens of an identity', () => {
   it('begin with one of the node for a managed identity, and a chain without federation', () => {
-    const isOfNodes = [
-      { type: 0 },
-      {},
-      { type: 4 },
-      { type: 4, federation: 'pod' },
-      { type: 1 },
-      { type: 3 },
-    ].map((spec) => isOfNode(createIdentity('orders', spec)));
+    const others = [{ type: 4, federation: 'pod' }, { type: 1 }, { type: 3 }];
+    const isOfNodes = [{ type: 0 }, {}, { type: 4 }, ...others].map((spec) =>
+      isOfNode(createIdentity('orders', spec)),
+    );
     assert.deepEqual(isOfNodes, [true, true, true, false, false, false]);
   });
 

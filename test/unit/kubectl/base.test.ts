@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
-import { stripVTControlCharacters } from 'node:util';
 import { parse } from 'yaml';
 import { exitCodes } from '../../../src/kubectl/base/io.ts';
 import {
@@ -126,39 +125,26 @@ describe('a word of a command line', () => {
   }
 });
 
-const show = (report: string) => paint(report).replaceAll('\u001b', 'ESC');
-
-const report = `pod shop/web: REFUSED, gets 400 binding_missing
-  node        node-1
-
-Findings:
-error   Pod shop/web: binding_missing
-        error in a text stays plain
-warning Pod shop/web: client_id_twice
-info    AzureIdentity shop/orders: identity_by_age
-`;
-
 describe('colors', () => {
-  it('are those of severities, verdicts and titles', () => {
-    const painted = show(report);
-    assert.match(painted, /pod shop\/web: ESC\[31mREFUSEDESC\[39m, gets/);
-    assert.match(show('pod a/b: GRANTED, gets x\n'), /ESC\[32mGRANTED/);
-    assert.match(show('pod a/b: NOT READY: x\n'), /ESC\[33mNOT READYESC/);
-    assert.match(painted, /^ESC\[1mFindings:ESC\[22m$/m);
-    assert.match(painted, /^ESC\[31merrorESC\[39m {3}Pod/m);
-    assert.match(painted, /^ESC\[33mwarningESC\[39m Pod/m);
-    assert.match(painted, /^ESC\[36minfoESC\[39m {4}AzureIdentity/m);
-    assert.match(painted, /^ {8}error in a text stays plain$/m);
-    assert.match(show('error: no\nwarning: yes\n'), /^ESC\[31merror:ESC.*\nESC\[33mwarning:/);
-    assert.equal(stripVTControlCharacters(paint(report)), report, 'nothing else changes');
-  });
+  const show = (report: string) => paint(report).replaceAll('\u001b', 'ESC');
 
-  it('are not in JSON and YAML', () => {
-    for (const data of [
-      '{\n  "error": "x"\n}\n',
-      'findings:\n  - severity: error\nkind: Diagnosis\n',
-    ]) {
-      assert.equal(paint(data), data);
+  it('are those of severities, verdicts and titles', () => {
+    for (const [line, painted] of [
+      ['pod a/b: REFUSED, gets x', 'pod a/b: ESC[31mREFUSEDESC[39m, gets x'],
+      ['pod a/b: GRANTED, gets x', 'pod a/b: ESC[32mGRANTEDESC[39m, gets x'],
+      ['pod a/b: NOT READY: x', 'pod a/b: ESC[33mNOT READYESC[39m: x'],
+      ['Findings:', 'ESC[1mFindings:ESC[22m'],
+      ['error   Pod a/b: x', 'ESC[31merrorESC[39m   Pod a/b: x'],
+      ['warning Pod a/b: x', 'ESC[33mwarningESC[39m Pod a/b: x'],
+      ['info    Pod a/b: x', 'ESC[36minfoESC[39m    Pod a/b: x'],
+      ['error: no', 'ESC[31merror:ESC[39m no'],
+      ['warning: yes', 'ESC[33mwarning:ESC[39m yes'],
+      ['        error in a text', '        error in a text'],
+      // JSON and YAML.
+      ['  "error": "x"', '  "error": "x"'],
+      ['  - severity: error', '  - severity: error'],
+    ] as const) {
+      assert.equal(show(`first\n${line}\nlast\n`), `first\n${painted}\nlast\n`);
     }
   });
 });

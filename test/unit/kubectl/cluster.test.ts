@@ -7,13 +7,13 @@ import { parse } from 'yaml';
 import { stringAt } from '../../../src/base/json-value.ts';
 import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import {
-  type RawObject,
   labelsOf,
   nameOf,
   specOf,
   statusOf,
   templateOf,
   titleOf,
+  type RawObject,
 } from '../../../src/kubectl/base/object.ts';
 import { defaultConfig, versionOf, viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import { findIdentity, readBound } from '../../../src/kubectl/cluster/bound.ts';
@@ -27,25 +27,20 @@ import {
   sourceReportsOf,
 } from '../../../src/kubectl/cluster/source-reports.ts';
 import {
-  type Unread,
   countUnread,
   describeUnread,
   mergeUnread,
   renderUnread,
+  type Unread,
 } from '../../../src/kubectl/cluster/unread.ts';
-import { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
-import type { Config } from '../../../src/nmi/config/config.ts';
-import { type EventFields, createEvent } from '../../kubectl/support/events.ts';
-import { createFakeAz, ordersId, tenant } from '../../kubectl/support/fake-az.ts';
 import {
-  type Played,
-  type Recorded,
   agentSet,
+  bound,
   boundTestBed,
   clientA,
-  clientB,
   createAgentPod,
   createBinding,
+  createEvent,
   createIdentity,
   createObject,
   createPod,
@@ -54,32 +49,40 @@ import {
   kinds,
   nowWallMs,
   ok,
+  openKubectl,
+  ordersId,
   play,
+  serverAnswers,
+  tenant,
+  type EventFields,
+  type Played,
+  type Recorded,
 } from '../../kubectl/support/recorded-kubectl.ts';
-import { createIo } from '../../kubectl/support/silent-io.ts';
+
+const agent = createAgentPod('node-1');
+const web = createPod('web', bound);
 
 describe('the agent of a node', () => {
+  const of = (container: object, name = 'nmi') =>
+    viewAgent(createPod('nmi', { spec: { containers: [{ name, ...container }] } }));
+
   it('is read from its pod: node, state, version, options', () => {
-    const agent = viewAgent(
-      createAgentPod('node-1', {
-        args: ['--node=$(NODE_NAME)', '--strict-identity', '--cloud=china'],
-      }),
-    );
-    assert.equal(agent.node, 'node-1');
-    assert.equal(agent.isReady, true);
-    assert.equal(versionOf(agent), '0.1.0');
-    assert.equal(agent.config?.strictIdentity, true);
-    assert.equal(agent.config?.cloud, 'china');
-    assert.equal(defaultConfig.strictIdentity, false);
-    assert.equal(agent.isOldNmi, false);
+    const args = ['--node=$(NODE_NAME)', '--strict-identity', '--cloud=china'];
+    const view = viewAgent(createAgentPod('node-1', { args }));
+    const { node, isReady, isOldNmi, config } = view;
+    assert.deepEqual([node, isReady, isOldNmi, versionOf(view)], ['node-1', true, false, '0.1.0']);
+    assert.deepEqual([config?.strictIdentity, config?.cloud], [true, 'china']);
+    assert.notEqual(defaultConfig.strictIdentity, true);
+    const unknown = viewAgent(createAgentPod('n', { args: ['--no-such-flag=1'] }));
+    assert.equal(unknown.config, undefined, 'they are of another program');
   });
 
   it('is not ready with the kubelet’s reason for its container, or for the pod', () => {
-    const view = (state: object) =>
-      viewAgent(createPod('nmi', { status: { containerStatuses: [{ state }] } }));
-    const waiting = view({ waiting: { reason: 'ImagePullBackOff', message: 'no such image' } });
-    assert.equal(waiting.problem, 'ImagePullBackOff: no such image');
-    assert.equal(view({ running: {} }).problem, 'phase Running');
+    const problemOf = (state: object) =>
+      viewAgent(createPod('nmi', { status: { containerStatuses: [{ state }] } })).problem;
+    const waiting = { reason: 'ImagePullBackOff', message: 'no such image' };
+    assert.equal(problemOf({ waiting }), 'ImagePullBackOff: no such image');
+    assert.equal(problemOf({ running: {} }), 'phase Running');
     assert.match(viewAgent(createAgentPod('n', { isReady: false })).problem, /unready status/);
   });
 
@@ -89,230 +92,126 @@ describe('the agent of a node', () => {
       { name: 'NMI_IDENTITY_OWNERS', value: '' },
       { name: 'NMI_STRICT_IDENTITY', valueFrom: {} },
     ];
-    const { config } = viewAgent(
-      createPod('nmi', { spec: { containers: [{ name: 'nmi', env }] } }),
-    );
-    const { cloud, identityOwners, strictIdentity } = defaultConfig;
-    assert.notEqual(cloud, 'china');
-    assert.deepEqual(
-      [config?.cloud, config?.identityOwners, config?.strictIdentity],
-      ['china', identityOwners, strictIdentity],
-    );
+    assert.deepEqual(of({ env }).config, { ...defaultConfig, cloud: 'china' });
   });
 
-  it('has unknown options if they are another program’s', () => {
-    assert.equal(viewAgent(createAgentPod('n', { args: ['--no-such-flag=1'] })).config, undefined);
-  });
-
-  it('is recognized as the old NMI by its image', () => {
-    const image = 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17';
-    const old = viewAgent(createAgentPod('n', { image }));
-    assert.equal(old.isOldNmi, true);
-    assert.equal(versionOf(old), 'v1.8.17');
-    assert.equal(versionOf({ image: 'host:5000/nmi@sha256:abc' }), 'host:5000/nmi@sha256:abc');
+  it('is recognized as the old NMI by its image, if no label says otherwise', () => {
+    const old = 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17';
     const pushed = 'host:5000/nmi:1.2.3';
-    assert.equal(viewAgent(createAgentPod('n', { image: pushed })).isOldNmi, false, 'by its label');
-    const viewUnlabelled = (unlabelledImage: string) =>
-      viewAgent(
-        createPod('nmi', {
-          spec: {
-            containers: [
-              { name: 'a', image: unlabelledImage },
-              { name: 'b', image: 'x' },
-            ],
-          },
-        }),
-      );
-    assert.equal(viewUnlabelled(pushed).isOldNmi, true);
-    assert.equal(viewUnlabelled('example/entra-pod-identity:0.1.0').isOldNmi, false);
+    for (const [view, isOld, version] of [
+      [viewAgent(createAgentPod('n', { image: old })), true, 'v1.8.17'],
+      [viewAgent(createAgentPod('n', { image: pushed })), false, '1.2.3'],
+      [of({ image: pushed }), true, '1.2.3'],
+      [of({ image: 'example/entra-pod-identity:0.1.0' }), false, '0.1.0'],
+    ] as const) {
+      assert.deepEqual([view.isOldNmi, versionOf(view)], [isOld, version]);
+    }
+    assert.equal(versionOf({ image: 'host:5000/nmi@sha256:abc' }), 'host:5000/nmi@sha256:abc');
   });
 });
-
-const boundPod = (name: string, fields: object = {}) =>
-  createPod(name, { labels: { aadpodidbinding: 'orders' }, ...fields });
-
-async function podsOf(...specs: readonly object[]) {
-  const lists = {
-    azureidentities: [createIdentity('orders')],
-    azureidentitybindings: [
-      ...specs.map((spec) => createBinding('b', { azureIdentity: 'orders', ...spec })),
-      createBinding('other', { azureIdentity: 'other', selector: 'plain' }),
-    ],
-    pods: [
-      boundPod('web'),
-      boundPod('robot', { spec: { serviceAccountName: 'robot' } }),
-      createPod('plain', { labels: { aadpodidbinding: 'plain' } }),
-      createPod('empty', { labels: { aadpodidbinding: '' } }),
-    ],
-  };
-  const kubectl = new Kubectl(
-    createIo((_program, args) => {
-      const [, items] = Object.entries(lists).find(([kind]) => args[1]?.endsWith(`/${kind}`)) ?? [];
-      return Promise.resolve(ok(JSON.stringify({ items })));
-    }),
-  );
-  const { pods } = await findIdentity(kubectl, 'shop', 'orders');
-  return pods.map(nameOf);
-}
 
 describe('the pods of an identity', () => {
-  it('have the label of one of its bindings, each once', async () => {
-    const selector = { selector: 'orders' };
-    assert.deepEqual(await podsOf(selector, selector), ['web', 'robot']);
-    assert.deepEqual(await podsOf({ selector: 'Orders' }), []);
+  it('have the label, and the service account, of one of its bindings, each once', async () => {
+    const orders = { azureIdentity: 'orders', selector: 'orders' };
+    for (const [specs, expected] of [
+      [
+        [orders, orders],
+        ['web', 'robot'],
+      ],
+      [[{ ...orders, selector: 'Orders' }], []],
+      [[{ ...orders, serviceAccount: 'robot' }], ['robot']],
+      ...['', 7, undefined].map((selector) => [[{ ...orders, selector }], []] as const),
+    ] as const) {
+      const other = createBinding('other', { azureIdentity: 'other', selector: 'plain' });
+      const lists: Readonly<Record<string, readonly RawObject[]>> = {
+        azureidentities: [createIdentity('orders')],
+        azureidentitybindings: [...specs.map((spec) => createBinding('b', spec)), other],
+        pods: [
+          web,
+          createPod('robot', { ...bound, spec: { serviceAccountName: 'robot' } }),
+          createPod('plain', { labels: { aadpodidbinding: 'plain' } }),
+          createPod('empty', { labels: { aadpodidbinding: '' } }),
+        ],
+      };
+      const { kubectl } = openKubectl(([, path = '']) =>
+        ok(JSON.stringify({ items: lists[path.split('/').at(-1) ?? ''] })),
+      );
+      const { pods } = await findIdentity(kubectl, 'shop', 'orders');
+      assert.deepEqual(pods.map(nameOf), expected);
+    }
   });
 
-  it('have the service account that a binding names', async () => {
-    assert.deepEqual(await podsOf({ selector: 'orders', serviceAccount: 'robot' }), ['robot']);
-  });
-
-  it('are none for a selector that is empty or no text', async () => {
-    for (const selector of ['', 7, undefined]) assert.deepEqual(await podsOf({ selector }), []);
-  });
-});
-
-describe('a list of bound pods that cannot be read', () => {
-  it('fails with the kind and the namespace, or all namespaces', async () => {
-    const kubectl = new Kubectl(createIo(() => Promise.resolve(failed('no'))));
+  it('that cannot be read are named with their namespace, or all namespaces', async () => {
+    const { kubectl } = openKubectl(failed('no'));
     await assert.rejects(readBound(kubectl, 'shop'), /list azureidentit\S+ in namespace shop/);
     await assert.rejects(readBound(kubectl, undefined), /list azureidentit\S+ in all namespaces/);
   });
 });
 
-const use = { 'azure.workload.identity/use': 'true' };
-
-function viewOf(
-  labels: Readonly<Record<string, string>>,
-  config: Partial<Config> = {},
-  clientId = clientB,
-  canReadGrants = true,
-) {
-  const annotations = {
-    'azure.workload.identity/client-id': clientId,
-    'azure.workload.identity/tenant-id': 'contoso.example',
-  };
-  return createClusterState(
-    createSnapshot({
-      pods: [createPod('web', { labels })],
-      identities: [createIdentity('orders'), createIdentity('broken', { type: 'x' })],
-      accounts: [createObject('ServiceAccount', 'default', {}, { annotations })],
-      grants: canReadGrants ? [] : undefined,
-    }),
-    { ...defaultConfig, ...config },
-    nowWallMs,
-  );
-}
-
-function outcomeOf(view: ReturnType<typeof viewOf>) {
-  const explanation = view.explainPod(createPod('web'));
-  return explanation?.requests[0]?.outcome;
-}
-
 describe('a snapshot as the agent sees it', () => {
-  it('gives the same grants as the agent, and ignores the same objects', () => {
-    const view = viewOf({ aadpodidbinding: 'orders' });
-    assert.equal(outcomeOf(view)?.kind, 'granted');
+  it('ignores the objects that the agent ignores, and has no other pods', () => {
+    const identities = [createIdentity('orders'), createIdentity('broken', { type: 'x' })];
+    const view = createClusterState(createSnapshot({ identities }), defaultConfig, nowWallMs);
     assert.deepEqual(
-      view.unusable.map(({ kind, title, reason }) => [kind, title, reason]),
-      [['AzureIdentity', 'shop/broken', 'spec.type is not an integer']],
+      view.unusable.map(({ kind, title, reason }) => `${kind} ${title} ${reason}`),
+      ['AzureIdentity shop/broken spec.type is not an integer'],
     );
-  });
-
-  it('has no other pods', () => {
-    const view = viewOf({});
     assert.equal(view.explainPod(createPod('x')), undefined);
   });
 
-  it('finds the owner of an identity, unless the user may not read grants', () => {
-    const of = (canReadGrants: boolean) =>
-      outcomeOf(
-        viewOf(
-          { aadpodidbinding: 'orders' },
-          { identityOwners: 'enforce' },
-          clientB,
-          canReadGrants,
-        ),
-      );
-    assert.equal(of(true)?.kind, 'refused');
-    assert.equal(of(false)?.kind, 'granted');
-    const own = { namespaces: ['shop'], clientIDs: [clientA] };
-    const granted = createClusterState(
-      createSnapshot({
-        pods: [createPod('web', { labels: { aadpodidbinding: 'orders' } })],
-        grants: [createObject('AzureIdentityGrant', 'shop', own, { namespace: '' })],
-      }),
-      { ...defaultConfig, identityOwners: 'enforce' },
-      nowWallMs,
-    );
-    assert.equal(outcomeOf(granted)?.kind, 'granted');
-  });
-
   it('knows the redirect of an agent only if its option names it', () => {
-    const modeOf = (redirect: Config['redirect']) =>
-      viewOf({}, { redirect }).explainPod(createPod('web'))?.node.redirect.mode;
-    assert.deepEqual((['auto', 'pinned', 'iptables', 'ebpf'] as const).map(modeOf), [
-      'unknown',
-      'unknown',
-      'iptables',
-      'ebpf',
-    ]);
-  });
-
-  it('follows the options of the agent', () => {
-    assert.equal(outcomeOf(viewOf(use))?.kind, 'refused');
-    assert.equal(outcomeOf(viewOf(use, { workloadIdentity: true }))?.kind, 'granted');
-    assert.equal(outcomeOf(viewOf(use, { workloadIdentity: true }, ''))?.kind, 'refused');
+    for (const [redirect, mode] of [
+      ['auto', 'unknown'],
+      ['pinned', 'unknown'],
+      ['iptables', 'iptables'],
+      ['ebpf', 'ebpf'],
+    ] as const) {
+      const config = { ...defaultConfig, redirect };
+      const view = createClusterState(createSnapshot(), config, nowWallMs);
+      assert.equal(view.explainPod(web)?.node.redirect.mode, mode);
+    }
   });
 });
 
-const issuerFrom = (text: string) =>
-  readIssuer(new Kubectl(createIo(() => Promise.resolve(ok(text)))));
-
 describe('the issuer of service account tokens', () => {
+  const read = (text: string) => readIssuer(openKubectl(ok(text)).kubectl);
+
   it('is one that Entra ID can read, and nothing that az takes for a file or two words', async () => {
-    const { issuer } = { issuer: 'https://oidc.example/1/' };
-    assert.equal(await issuerFrom(JSON.stringify({ issuer })), issuer);
+    const issuer = 'https://oidc.example/1/';
+    assert.equal(await read(JSON.stringify({ issuer })), issuer);
     for (const wrong of ['http://x/', 'kubernetes.default.svc', '@file', 'https://x y', '']) {
-      await assert.rejects(issuerFrom(JSON.stringify({ issuer: wrong })), {
+      await assert.rejects(read(JSON.stringify({ issuer: wrong })), {
         message: 'the cluster has no issuer that Entra ID could read',
       });
     }
-    await assert.rejects(issuerFrom('no JSON'));
+    await assert.rejects(read('no JSON'));
   });
-});
-
-describe('the target of federated credentials', () => {
-  const kubectl = new Kubectl(
-    createIo(() => Promise.resolve(ok('{"issuer":"https://oidc.example/"}'))),
-  );
-  const targetOf = (...args: readonly string[]) =>
-    readCredentialTarget(kubectl, [viewAgent(createAgentPod('node-1', { args }))]);
 
   it('has the audience of the agents: their own, or that of their cloud', async () => {
-    const [gov, own] = [
-      await targetOf('--cloud=usgovernment'),
-      await targetOf('--entra-audience=api://corp'),
-    ];
-    assert.deepEqual(
-      [gov.audience, own.audience],
-      ['api://AzureADTokenExchangeUSGov', 'api://corp'],
-    );
-    assert.deepEqual(
-      [gov.legAudience, own.legAudience],
-      ['api://AzureADTokenExchangeUSGov', 'api://AzureADTokenExchange'],
-      'Entra ID takes no other for a managed identity',
-    );
-    assert.deepEqual([gov.notes, own.notes], [[], []]);
-  });
-
-  it('is assumed, and says so, where no agent shows its options', async () => {
-    const { issuer, audience, notes } = await readCredentialTarget(kubectl, []);
-    assert.deepEqual([issuer, audience], ['https://oidc.example/', 'api://AzureADTokenExchange']);
-    assert.match(String(notes), /the audience is assumed/);
+    const { kubectl } = openKubectl(ok('{"issuer":"https://oidc.example/"}'));
+    const usual = 'api://AzureADTokenExchange';
+    for (const [arg, audience, legAudience] of [
+      ['--cloud=usgovernment', `${usual}USGov`, `${usual}USGov`],
+      // Entra ID takes no other for a managed identity.
+      ['--entra-audience=api://corp', 'api://corp', usual],
+    ] as const) {
+      const agents = [viewAgent(createAgentPod('node-1', { args: [arg] }))];
+      const target = await readCredentialTarget(kubectl, agents);
+      const { notes, ...of } = target;
+      assert.deepEqual([of.audience, of.legAudience, notes], [audience, legAudience, []]);
+    }
+    const assumed = await readCredentialTarget(kubectl, []);
+    assert.deepEqual([assumed.issuer, assumed.audience], ['https://oidc.example/', usual]);
+    assert.match(String(assumed.notes), /the audience is assumed/);
   });
 });
 
-const manifest = `
+describe('manifests in a file', () => {
+  const list = (items: readonly object[]) =>
+    snapshotOf(parseManifests('f', JSON.stringify({ kind: 'List', items }), 'shop'));
+
+  it('are the objects that a cluster would have, with the pods of their workloads', () => {
+    const manifest = `
 kind: AzureIdentity
 metadata: { name: a }
 ---
@@ -324,35 +223,34 @@ items:
   - { kind: CronJob, metadata: { name: c }, spec: { jobTemplate: { spec: { template: { metadata: { labels: { l: v } } } } } } }
   - { kind: Deployment, metadata: { name: d }, spec: { template: {} } }
 `;
-
-describe('manifests in a file', () => {
-  it('are the objects that a cluster would have, with the pods of their workloads', () => {
-    const snapshot = snapshotOf(parseManifests('f', manifest, 'shop'));
-    assert.deepEqual(snapshot.identities.map(titleOf), ['shop/a']);
-    assert.deepEqual(snapshot.bindings.map(titleOf), ['x/b']);
-    assert.deepEqual(snapshot.pods.map(titleOf), ['shop/c (CronJob)', 'shop/d (Deployment)']);
-    assert.equal(labelsOf(snapshot.pods[0] ?? {}).get('l'), 'v');
-    assert.equal(new Set(snapshot.pods.map((pod) => JSON.stringify(pod['status']))).size, 2);
+    const { identities, bindings, pods } = snapshotOf(parseManifests('f', manifest, 'shop'));
+    assert.deepEqual(identities.map(titleOf), ['shop/a']);
+    assert.deepEqual(bindings.map(titleOf), ['x/b']);
+    assert.deepEqual(pods.map(titleOf), ['shop/c (CronJob)', 'shop/d (Deployment)']);
+    assert.equal(labelsOf(pods[0] ?? {}).get('l'), 'v');
   });
 
   it('have no namespace in a grant, which is of the cluster', () => {
-    const grantsOf = (...metadata: readonly object[]) => {
+    for (const [metadata, expected] of [
+      [[{ name: 'a' }], ['a']],
+      [
+        [{ name: 'a' }, { name: 'b', namespace: 'x' }],
+        ['a', 'b'],
+      ],
+      // The cluster may have some.
+      [[], undefined],
+    ] as const) {
       const items = metadata.map((each) => ({ kind: 'AzureIdentityGrant', metadata: each }));
-      const list = JSON.stringify({ kind: 'List', items });
-      return snapshotOf(parseManifests('f', list, 'shop')).grants?.map(titleOf);
-    };
-    assert.deepEqual(grantsOf({ name: 'a' }), ['a']);
-    assert.deepEqual(grantsOf({ name: 'a' }, { name: 'b', namespace: 'x' }), ['a', 'b']);
-    assert.equal(grantsOf(), undefined, 'the cluster may have some');
+      assert.deepEqual(list(items).grants?.map(titleOf), expected);
+    }
   });
 
   it('have an address for each of many workloads', () => {
-    const items = Array.from({ length: 300 }, (_, index) => ({
-      kind: 'Deployment',
-      metadata: { name: `d${index}` },
-    }));
-    const { pods } = snapshotOf(
-      parseManifests('f', JSON.stringify({ kind: 'List', items }), 'shop'),
+    const { pods } = list(
+      Array.from({ length: 300 }, (_, at) => ({
+        kind: 'Deployment',
+        metadata: { name: `d${at}` },
+      })),
     );
     const ips = pods.map((pod) => stringAt(statusOf(pod), 'podIP'));
     assert.equal(new Set(ips).size, 300);
@@ -364,285 +262,188 @@ describe('manifests in a file', () => {
   });
 });
 
-describe('reading for one pod', () => {
-  const bound = { labels: { aadpodidbinding: 'orders' } };
-  const explain = async (recorded: Recorded, ...more: readonly string[]) => {
-    const { stdout, stderr } = await play(
-      ['explain', 'pod', 'web', '-o', 'json', ...more],
-      recorded,
-    );
-    assert.notEqual(stdout, '', stderr);
-    return JSON.parse(stdout) as {
-      verdict: string;
-      summary: string;
-      findings: readonly { code: string; details: readonly string[] }[];
-      unread: readonly { loses: string; why: string }[];
-    };
-  };
+interface Report {
+  readonly verdict: string;
+  readonly summary: string;
+  readonly findings: readonly { readonly code: string; readonly details: readonly string[] }[];
+  readonly unread: readonly {
+    readonly what: string;
+    readonly why: string;
+    readonly loses: string;
+  }[];
+}
 
-  it('needs get of pods and list of the three kinds, and names the rule when they are forbidden', async () => {
-    for (const [kind, verb] of [
-      ['pods', 'get'],
-      [kinds.identities, 'list'],
-      [kinds.bindings, 'list'],
-      [kinds.exceptions, 'list'],
-    ] as const) {
-      const recorded = { ...boundTestBed(), forbidden: { [kind]: 'everywhere' as const } };
-      const { code, stderr } = await play('explain pod web', recorded);
-      assert.equal(code, 77, kind);
-      assert.match(stderr, new RegExp(`Ask for this RBAC rule: .*"${verb}"\\] in namespace shop`));
-    }
-  });
+async function reported(words: string, recorded: Recorded): Promise<Report> {
+  const { stdout, stderr } = await play(`${words} -o json`, recorded);
+  assert.notEqual(stdout, '', stderr);
+  return JSON.parse(stdout) as Report;
+}
 
-  it('is of the namespace of the context, and only there', async () => {
-    const pods = [createPod('web', { ...bound, namespace: 'other' }), createAgentPod('node-1')];
-    const { stderr } = await play('explain pod web', boundTestBed({ pods }));
-    assert.match(stderr, /^error: namespace shop has no pod web\n/);
-    const found = await explain({ ...boundTestBed(), currentNamespace: 'shop' });
-    assert.equal(found.verdict, 'granted');
-  });
+const hide = (...all: readonly string[]) =>
+  Object.fromEntries(all.map((kind) => [kind, 'everywhere'] as const));
+const explain = 'explain pod web';
+const ofKinds = [kinds.identities, kinds.bindings, kinds.exceptions];
 
-  it('finds another pod with the address, for users of all pods and of those of a namespace', async () => {
-    const pods = [createPod('web', bound), createPod('twin'), createAgentPod('node-1')];
-    for (const forbidden of [
-      {},
-      { pods: 'other-namespaces', [kinds.grants]: 'everywhere' },
-    ] as const) {
-      const { summary } = await explain({ ...boundTestBed({ pods }), forbidden });
-      assert.equal(summary, 'gets 503 pod_ambiguous');
-    }
-    const elsewhere = createPod('twin', { ...bound, spec: { nodeName: 'node-2' } });
-    const apart = boundTestBed({
-      pods: [createPod('web', bound), elsewhere, createAgentPod('node-1')],
+describe('reading', () => {
+  for (const [words, ofPods] of [
+    [explain, 'get'],
+    ['analyze', 'list'],
+  ] as const) {
+    it(`for ${words} needs pods and the three kinds, and names the rule and the definitions`, async () => {
+      for (const kind of ['pods', ...ofKinds]) {
+        const recorded = { ...boundTestBed(), forbidden: hide(kind) };
+        const { code, stderr } = await play(words, recorded);
+        assert.equal(code, 77, kind);
+        const verb = kind === 'pods' ? ofPods : 'list';
+        assert.match(stderr, new RegExp(`RBAC rule: .*"${verb}"\\] in namespace shop`));
+      }
+      const old = await play(words, { ...boundTestBed(), missing: [kinds.bindings] });
+      assert.equal(old.code, 1);
+      assert.match(
+        old.stderr,
+        /does not have this kind of object\nInstall the custom resource definitions/,
+      );
     });
-    assert.equal((await explain(apart)).verdict, 'granted', 'an agent knows the pods of its node');
+  }
+
+  it('needs nothing else, and reports what is unknown without it', async () => {
+    const ofOwners = ['statefulsets.apps', 'jobs.batch', 'cronjobs.batch'];
+    const others = [kinds.policies, kinds.deployments, kinds.daemonSets, 'serviceaccounts'];
+    const far = { [kinds.identities]: 'all-namespaces', pods: 'other-namespaces' } as const;
+    for (const [changes, lost] of [
+      [
+        { forbidden: hide(...ofOwners, ...others) },
+        ['network policies', 'owners of pods', 'service accounts'],
+      ],
+      [{ forbidden: far }, ['objects of other namespaces', 'options and state of the agents']],
+      [{ missing: ['cronjobs.batch'] }, ['owners of pods']],
+    ] as const) {
+      const recorded = { ...boundTestBed(), ...changes };
+      const { unread } = await reported('analyze', recorded);
+      assert.deepEqual(unread.map(({ loses }) => loses).toSorted(), lost);
+      assert.equal((await play('analyze', recorded)).code, 0);
+    }
+    // One rule for the kinds of a group, and every kind in a rule.
+    const hidden = { ...boundTestBed(), forbidden: hide(...ofOwners) };
+    const [owners] = (await reported('analyze', hidden)).unread;
+    assert.equal(owners?.what, 'list cronjobs.batch, list jobs.batch, list statefulsets.apps');
+    assert.equal(
+      owners.why,
+      'no right; RBAC rule: apiGroups: ["batch"], resources: ["cronjobs", "jobs"], verbs: ["list"] in namespace shop; ' +
+        'apiGroups: ["apps"], resources: ["statefulsets"], verbs: ["list"] in namespace shop',
+    );
+    const lacking = { ...boundTestBed(), missing: [kinds.grants] };
+    const { verdict, unread } = await reported(explain, lacking);
+    assert.equal(verdict, 'granted');
+    assert.match(unread.at(-1)?.why ?? '', /the server does not have this kind of object/);
+  });
+
+  it('for one pod is of the namespace of the context, and of its node', async () => {
+    const other = createPod('web', { ...bound, namespace: 'other' });
+    const { stderr } = await play(explain, boundTestBed({ pods: [other, agent] }));
+    assert.match(stderr, /^error: namespace shop has no pod web\n/);
+    for (const [nodeName, forbidden, summary] of [
+      ['node-1', {}, /^gets 503 pod_ambiguous$/],
+      [
+        'node-1',
+        { pods: 'other-namespaces', [kinds.grants]: 'everywhere' },
+        /^gets 503 pod_ambiguous$/,
+      ],
+      // An agent knows the pods of its node.
+      ['node-2', {}, /^gets a token/],
+    ] as const) {
+      const pods = [web, createPod('twin', { ...bound, spec: { nodeName } }), agent];
+      const found = await reported(explain, { ...boundTestBed({ pods }), forbidden });
+      assert.match(found.summary, summary);
+    }
   });
 
   it('finds what is meant in other namespaces, if the pod is refused', async () => {
     const far = createBinding('far', undefined, { namespace: 'other' });
     const recorded = boundTestBed({ [kinds.bindings]: [far] });
-    const [finding] = (await explain(recorded)).findings;
-    assert.equal(finding?.code, 'binding_missing');
-    assert.match(finding.details.join(), /AzureIdentityBinding other\/far has that selector/);
+    const [finding] = (await reported(explain, recorded)).findings;
+    assert.match(String(finding?.details), /AzureIdentityBinding other\/far has that selector/);
     const forbidden = { [kinds.bindings]: 'all-namespaces' } as const;
-    const { unread } = await explain({ ...recorded, forbidden });
-    assert.deepEqual(
-      unread.map(({ loses }) => loses),
-      ['objects of other namespaces'],
-    );
+    const { unread } = await reported(explain, { ...recorded, forbidden });
+    assert.equal(unread.map(({ loses }) => loses).join(), 'objects of other namespaces');
   });
 
   it('looks at the node if no agent is there: none runs on Windows', async () => {
     const nodes = [{ metadata: { name: 'node-1', labels: { 'kubernetes.io/os': 'windows' } } }];
-    const recorded = boundTestBed({ pods: [createPod('web', bound)], nodes });
-    const codesOf = async (changes: Recorded = {}) =>
-      (await explain({ ...recorded, ...changes })).findings.map(({ code }) => code);
-    assert.deepEqual(await codesOf(), ['pod_on_windows']);
-    const forbidden = { nodes: 'everywhere' } as const;
-    assert.deepEqual(await codesOf({ forbidden }), ['agent_missing']);
-    const losesNodes = async (changes: Recorded) =>
-      (await explain({ ...recorded, ...changes })).unread.some(({ loses }) => loses === 'nodes');
-    assert.equal(await losesNodes({ forbidden }), true);
-    const gone = boundTestBed({ pods: [createPod('web', bound)], nodes: [] });
-    assert.equal(await losesNodes(gone), false, 'the pod has outlived its node');
-  });
-
-  it('uses the options of a verified agent alone, and of one that cannot be verified', async () => {
-    const args = ['--strict-identity'];
-    const forged = { ...createAgentPod('node-1', { args }), metadata: {} };
-    const { labels } = (createAgentPod('node-1')['metadata'] ?? {}) as { labels: object };
-    const metadata = { name: 'forged', namespace: 'kube-system', uid: 'u', labels };
-    const pods = [createPod('web', bound), { ...forged, metadata }];
-    assert.equal((await explain(boundTestBed({ pods }))).summary, 'is not served: agent_missing');
-    const forbidden = { [kinds.daemonSets]: 'everywhere' } as const;
-    const unverified = await play('explain pod web', {
-      ...boundTestBed({ pods }),
-      forbidden,
-    });
-    assert.match(unverified.stderr, /cannot verify the agents: .* in namespace kube-system/);
-  });
-
-  it('verifies agents by the DaemonSets of their namespace if it may list no others', async () => {
-    const forbidden = { [kinds.daemonSets]: 'all-namespaces' } as const;
-    const { code, stderr } = await play('explain pod web', {
-      ...boundTestBed(),
-      forbidden,
-    });
-    assert.deepEqual([code, stderr], [0, '']);
-  });
-
-  it('continues without a kind that the server lacks', async () => {
-    const { verdict, unread } = await explain({ ...boundTestBed(), missing: [kinds.grants] });
-    assert.equal(verdict, 'granted');
-    assert.match(unread.at(-1)?.why ?? '', /the server does not have this kind of object/);
-    const { code, stderr } = await play('explain pod web', {
-      ...boundTestBed(),
-      missing: [kinds.bindings],
-    });
-    assert.equal(code, 1);
-    assert.match(
-      stderr,
-      /does not have this kind of object\nInstall the custom resource definitions/,
-    );
-  });
-});
-
-/** @param run its answer, or that for a verb. */
-function kubectlThat(run: ProgramRun | ((verb: string) => ProgramRun)) {
-  const calls: (readonly string[])[] = [];
-  const kubectl = new Kubectl(
-    createIo((_program, args) => {
-      calls.push(args);
-      return Promise.resolve(typeof run === 'function' ? run(args[2] ?? '') : run);
-    }),
-  );
-  return { kubectl, calls };
-}
-
-describe('a right', () => {
-  const list = { verb: 'list', resource: 'pods' };
-
-  it('is yes, no or unknown', async () => {
-    const ask = async (run: ProgramRun) =>
-      (await askRight(kubectlThat(run).kubectl, list, everywhere)).kind;
-    assert.equal(await ask(ok('yes\n')), 'yes');
-    assert.equal(await ask({ code: 1, stdout: 'no - no RBAC policy matched\n', stderr: '' }), 'no');
-    assert.equal(await ask(failed('error: timed out')), 'unknown');
-    assert.equal(await ask({ code: undefined, stdout: '', stderr: '' }), 'unknown');
-  });
-
-  it('may be the user’s as the node of the agent, if it is not the user’s in general', async () => {
-    const pods = { ...list, mayBeAsNode: true };
-    const no = { code: 1, stdout: 'no\n', stderr: '' };
-    const ask = async (asNode: ProgramRun) => {
-      const { kubectl, calls } = kubectlThat((verb) => (verb === 'list' ? no : asNode));
-      const answer = await askRight(kubectl, pods, everywhere);
-      assert.equal(calls[1]?.[2], 'impersonate-on:associated-node:list');
-      assert.deepEqual(answer.right, pods);
-      return answer.kind;
-    };
-    assert.equal(await ask(ok('yes\n')), 'as_node');
-    assert.equal(await ask(no), 'no');
-    assert.equal(await ask(failed('error: timed out')), 'unknown');
-  });
-
-  it('is asked for in all namespaces, one, or the current one, and with a subresource', async () => {
-    const { kubectl, calls } = kubectlThat(ok('yes'));
-    await askRight(kubectl, list, everywhere);
-    await askRight(kubectl, list, ['--namespace=shop'], 'robot');
-    await askRight(kubectl, { verb: 'create', resource: 'serviceaccounts/token' }, []);
-    const words = calls.map((args) => args.filter((word) => !word.startsWith('--request-timeout')));
-    assert.deepEqual(words, [
-      ['auth', 'can-i', 'list', 'pods', '--all-namespaces'],
-      ['auth', 'can-i', 'list', 'pods', '--namespace=shop', '--as=robot'],
-      ['auth', 'can-i', 'create', 'serviceaccounts', '--subresource=token'],
-    ]);
-  });
-});
-
-const analyzeWith = async (recorded: Recorded) => {
-  const { code, stdout, stderr } = await play('analyze -o json', recorded);
-  return {
-    code,
-    stderr,
-    answer:
-      stdout === ''
-        ? undefined
-        : (JSON.parse(stdout) as {
-            unread: { what: string; why: string; loses: string }[];
-          }),
-  };
-};
-
-describe('reading a cluster', () => {
-  it('needs pods and the three kinds, and names the rule when they are forbidden', async () => {
-    for (const kind of ['pods', kinds.identities, kinds.bindings, kinds.exceptions]) {
-      const { code, stderr } = await analyzeWith({
-        ...boundTestBed(),
-        forbidden: { [kind]: 'everywhere' },
-      });
-      assert.equal(code, 77, kind);
-      assert.match(
-        stderr,
-        /Ask for this RBAC rule: apiGroups: .*verbs: \["list"\] in namespace shop/,
+    for (const [of, changes, code, losesNodes] of [
+      [nodes, {}, 'pod_on_windows', false],
+      [nodes, { forbidden: hide('nodes') }, 'agent_missing', true],
+      // The pod has outlived its node.
+      [[], {}, 'agent_missing', false],
+    ] as const) {
+      const recorded = { ...boundTestBed({ pods: [web], nodes: of }), ...changes };
+      const { findings, unread } = await reported(explain, recorded);
+      assert.equal(findings.map((each) => each.code).join(), code);
+      assert.equal(
+        unread.some(({ loses }) => loses === 'nodes'),
+        losesNodes,
       );
     }
   });
 
-  it('needs nothing else, and reports what is unknown without it', async () => {
-    const forbidden = Object.fromEntries(
-      [
-        ...[kinds.policies, kinds.deployments, 'serviceaccounts', 'statefulsets.apps'],
-        ...['daemonsets.apps', 'cronjobs.batch', 'jobs.batch'],
-      ].map((kind) => [kind, 'everywhere' as const]),
-    );
-    const { code, answer } = await analyzeWith({ ...boundTestBed(), forbidden });
-    assert.equal(code, 0);
-    assert.deepEqual(answer?.unread.map(({ loses }) => loses).toSorted(), [
-      'network policies',
-      'owners of pods',
-      'service accounts',
-    ]);
-    assert.match(answer?.unread[0]?.why ?? '', /no right; RBAC rule: apiGroups/);
-  });
-
-  it('has one rule for the kinds of a group, and every kind in a rule', async () => {
-    const forbidden = Object.fromEntries(
-      ['statefulsets.apps', 'jobs.batch', 'cronjobs.batch'].map(
-        (kind) => [kind, 'everywhere'] as const,
-      ),
-    );
-    const { answer } = await analyzeWith({ ...boundTestBed(), forbidden });
-    assert.deepEqual(
-      answer?.unread.map(({ what, why }) => [what, why]),
-      [
-        [
-          'list cronjobs.batch, list jobs.batch, list statefulsets.apps',
-          'no right; RBAC rule: apiGroups: ["batch"], resources: ["cronjobs", "jobs"], verbs: ["list"] in namespace shop; ' +
-            'apiGroups: ["apps"], resources: ["statefulsets"], verbs: ["list"] in namespace shop',
-        ],
-      ],
-    );
-  });
-
-  it('reads one namespace if the user may not read all', async () => {
-    const forbidden = { [kinds.identities]: 'all-namespaces', pods: 'other-namespaces' } as const;
-    const { code, answer } = await analyzeWith({ ...boundTestBed(), forbidden });
-    assert.equal(code, 0);
-    assert.deepEqual(answer?.unread.map(({ loses }) => loses).toSorted(), [
-      'objects of other namespaces',
-      'options and state of the agents',
-    ]);
-  });
-
-  it('fails clearly without the definitions of the kinds', async () => {
-    const { code, stderr } = await analyzeWith({ ...boundTestBed(), missing: [kinds.identities] });
-    assert.equal(code, 1);
-    assert.match(
-      stderr,
-      /azureidentities\.aadpodidentity\.k8s\.io: the server does not have this kind of object\nInstall the custom resource definitions/,
-    );
-  });
-
-  it('continues without a kind that an old server lacks', async () => {
-    const { code, answer } = await analyzeWith({ ...boundTestBed(), missing: ['cronjobs.batch'] });
-    assert.equal(code, 0);
-    assert.match(answer?.unread[0]?.why ?? '', /cannot list cronjobs.batch/);
+  it('verifies agents by the DaemonSets of their namespace if it may list no others', async () => {
+    const forbidden = { [kinds.daemonSets]: 'all-namespaces' } as const;
+    const { code, stderr } = await play(explain, { ...boundTestBed(), forbidden });
+    assert.deepEqual([code, stderr], [0, '']);
   });
 });
 
-const orders = createIdentity('orders');
+describe('a right', () => {
+  const list = { verb: 'list', resource: 'pods' };
+  const no = { code: 1, stdout: 'no - no RBAC policy matched\n', stderr: '' };
 
-const reason = 'CredentialRefused';
+  it('is yes, no, unknown, or that of the agent’s own node', async () => {
+    const [yes, late] = [ok('yes\n'), failed('error: timed out')];
+    for (const [answers, right, kind] of [
+      [[yes], list, 'yes'],
+      [[no], list, 'no'],
+      [[late], list, 'unknown'],
+      [[{ code: undefined, stdout: '', stderr: '' }], list, 'unknown'],
+      [[no, yes], { ...list, mayBeAsNode: true }, 'as_node'],
+      [[no, no], { ...list, mayBeAsNode: true }, 'no'],
+      [[no, late], { ...list, mayBeAsNode: true }, 'unknown'],
+    ] as readonly (readonly [readonly ProgramRun[], typeof list, string])[]) {
+      const { kubectl, calls } = openKubectl(answers);
+      const answer = await askRight(kubectl, right, everywhere);
+      assert.deepEqual([answer.kind, answer.right, calls.length], [kind, right, answers.length]);
+      assert.equal(calls[1]?.[3] ?? '', calls[1] ? 'impersonate-on:associated-node:list' : '');
+    }
+  });
 
-const key = reportKey('AzureIdentity', 'shop', 'uid-shop-orders');
-
-const reportsOf = (...events: readonly RawObject[]) => sourceReportsOf(events, nowWallMs);
-
-const of = (fields: Partial<EventFields>) =>
-  reportsOf(createEvent(orders, { reason, ...fields })).get(key)?.[0];
+  it('is asked for in all namespaces, one, or the current one, and with a subresource', async () => {
+    const { kubectl, calls } = openKubectl(ok('yes'));
+    await askRight(kubectl, list, everywhere);
+    await askRight(kubectl, list, ['--namespace=shop'], 'robot');
+    await askRight(kubectl, { verb: 'create', resource: 'serviceaccounts/token' }, []);
+    assert.deepEqual(
+      calls.map((args) =>
+        args
+          .slice(3)
+          .join(' ')
+          .replace(/ --request-timeout=\S+/, ''),
+      ),
+      [
+        'list pods --all-namespaces',
+        'list pods --namespace=shop --as=robot',
+        'create serviceaccounts --subresource=token',
+      ],
+    );
+  });
+});
 
 describe('reports of agents about sources', () => {
+  const orders = createIdentity('orders');
+  const reason = 'CredentialRefused';
+  const key = reportKey('AzureIdentity', 'shop', 'uid-shop-orders');
+  const reportsOf = (...events: readonly RawObject[]) => sourceReportsOf(events, nowWallMs);
+  const of = (fields: Partial<EventFields>) =>
+    reportsOf(createEvent(orders, { reason, ...fields })).get(key)?.[0];
+
   it('are Events of our reporter, with a reason of the table and its type, of the last hour', () => {
     assert.deepEqual(of({ note: 'Entra ID refuses it. Fix: Renew it.' }), {
       code: 'credential_refused',
@@ -655,6 +456,8 @@ describe('reports of agents about sources', () => {
     assert.equal(of({ reason: 'IdentityAccepted' })?.code, 'accepted');
     assert.ok(of({ agoMs: 3_599_000 }));
     assert.ok(of({ agoMs: 299_000, reason: 'FederationPending' }));
+    const namespace = 'other';
+    const creationTimestamp = new Date(nowWallMs).toISOString();
     for (const fields of [
       { agoMs: 3_601_000 },
       { agoMs: 301_000, reason: 'FederationPending' },
@@ -666,6 +469,8 @@ describe('reports of agents about sources', () => {
       { changes: { eventTime: 'x' } },
       { changes: { metadata: { namespace: 'shop' } } },
       { changes: { involvedObject: { kind: 'Node', uid: 'uid-shop-orders' } } },
+      // About objects of their own namespace.
+      { changes: { metadata: { namespace, creationTimestamp } } },
     ]) {
       assert.equal(of(fields), undefined, JSON.stringify(fields));
     }
@@ -676,354 +481,278 @@ describe('reports of agents about sources', () => {
     assert.equal(of({ changes: { eventTime } })?.atWallMs, nowWallMs - 59_000);
   });
 
-  it('are about objects of their own namespace', () => {
-    const metadata = {
-      namespace: 'other',
-      creationTimestamp: new Date(nowWallMs).toISOString(),
-    };
-    assert.equal(of({ changes: { metadata } }), undefined);
-  });
-
   it('name the identity that an Event about a pod is related to', () => {
     const pod = createPod('web');
-    const reports = reportsOf(createEvent(pod, { reason, related: orders }));
-    const [report] = reports.get(reportKey('Pod', 'shop', 'uid-shop-web')) ?? [];
-    assert.equal(report?.identityUid, 'uid-shop-orders');
-    const other = reportsOf(createEvent(pod, { reason, related: pod }));
-    assert.equal([...other.values()][0]?.[0]?.identityUid, '');
+    for (const [related, uid] of [
+      [orders, 'uid-shop-orders'],
+      [pod, ''],
+    ] as const) {
+      const reports = reportsOf(createEvent(pod, { reason, related }));
+      const [report] = reports.get(reportKey('Pod', 'shop', 'uid-shop-web')) ?? [];
+      assert.equal(report?.identityUid, uid);
+    }
   });
 
   it('say until when cached tokens are valid, while they are', () => {
-    const until = (time: string) => of({ note: `Cached tokens are valid until ${time}.` });
-    assert.equal(until('2026-11-27T06:00:01Z')?.cachedUntil, '2026-11-27T06:00:01Z');
-    assert.equal(until('2026-11-27T06:00:00Z')?.cachedUntil, undefined);
-    assert.equal(until('tomorrow')?.cachedUntil, undefined);
+    const until = (time: string) =>
+      of({ note: `Cached tokens are valid until ${time}.` })?.cachedUntil;
+    assert.equal(until('2026-11-27T06:00:01Z'), '2026-11-27T06:00:01Z');
+    for (const time of ['2026-11-27T06:00:00Z', 'tomorrow']) assert.equal(until(time), undefined);
   });
 
   it('are short lines, whatever was written', () => {
     const report = of({ note: `a\u001b[31m\nb\u202e${'x'.repeat(9_999)}`, node: '\u0007n' });
     assert.match(report?.text ?? '', /^a\?\[31m\?b\?x{200,}$/);
-    assert.equal(report?.text.length, 300);
-    assert.equal(report.node, '?n');
+    assert.deepEqual([report?.text.length, report?.node], [300, '?n']);
   });
 
   it('are read by one bounded call, which the server filters', async () => {
-    const calls: string[] = [];
-    const one = createEvent(orders, { reason });
-    const read = async (scope: string | undefined, count: number, stderr = '') => {
-      const unread: Unread[] = [];
-      const io = createIo((_, [, path = '']) => {
-        calls.push(path);
-        const items = Array.from({ length: count }, () => one);
-        const stdout = JSON.stringify({ kind: 'EventList', apiVersion: 'v1', items });
-        return Promise.resolve({ code: stderr === '' ? 0 : 1, stdout, stderr });
-      });
-      const reports = await readSourceReports(new Kubectl(io), scope, nowWallMs, unread);
-      return [reports?.get(key)?.length, unread.map(({ what, why }) => `${what}: ${why}`)];
-    };
-    assert.deepEqual(await read('shop', 1), [1, []]);
-    assert.deepEqual(await read(undefined, 5_000), [
-      5_000,
-      ['read all Events of the agents: there are more than 5000; -n reads those of one namespace'],
-    ]);
-    const query = '?fieldSelector=reportingComponent%3Dentra-pod-identity%2Fnmi&limit=5000';
-    assert.deepEqual(calls, [
-      `--raw=/api/v1/namespaces/shop/events${query}`,
-      `--raw=/api/v1/events${query}`,
-    ]);
     const forbidden =
       'Error from server (Forbidden): events is forbidden: User "dev" cannot list resource "events" in API group "" in the namespace "shop"';
-    assert.deepEqual(await read('shop', 0, forbidden), [
-      undefined,
+    const query = '?fieldSelector=reportingComponent%3Dentra-pod-identity%2Fnmi&limit=5000';
+    const rule =
+      'no right; RBAC rule: apiGroups: [""], resources: ["events"], verbs: ["list"] in namespace shop';
+    const read = (place: string) =>
+      `list events (kubectl get events ${place} --field-selector=reportingComponent=entra-pod-identity/nmi): ${rule}`;
+    for (const [scope, count, stderr, path, expected] of [
+      ['shop', 1, '', '/api/v1/namespaces/shop/events', [1]],
       [
-        'list events (kubectl get events -n shop --field-selector=reportingComponent=entra-pod-identity/nmi): no right; RBAC rule: apiGroups: [""], resources: ["events"], verbs: ["list"] in namespace shop',
+        undefined,
+        5_000,
+        '',
+        '/api/v1/events',
+        [
+          5_000,
+          'read all Events of the agents: there are more than 5000; -n reads those of one namespace',
+        ],
       ],
-    ]);
-    const [, [ofAll]] = (await read(undefined, 0, forbidden)) as [unknown, string[]];
-    assert.match(ofAll ?? '', /kubectl get events -A /);
+      ['shop', 0, forbidden, '/api/v1/namespaces/shop/events', [undefined, read('-n shop')]],
+      [undefined, 0, forbidden, '/api/v1/events', [undefined, read('-A')]],
+    ] as const) {
+      const unread: Unread[] = [];
+      const items = Array.from({ length: count }, () => createEvent(orders, { reason }));
+      const stdout = JSON.stringify({ kind: 'EventList', apiVersion: 'v1', items });
+      const { kubectl, calls } = openKubectl({ code: stderr === '' ? 0 : 1, stdout, stderr });
+      const reports = await readSourceReports(kubectl, scope, nowWallMs, unread);
+      const lost = unread.map(({ what, why }) => `${what}: ${why}`);
+      assert.deepEqual([reports?.get(key)?.length, ...lost], expected);
+      assert.equal(calls[0]?.[2], `--raw=${path}${query}`);
+    }
   });
 });
 
 /** A user who may create a pod can give it the agents' label: no verb may take it for an agent. */
-
-const image = 'evil.example/steal:1';
-
 const labels = { component: 'nmi', tier: 'node' };
 
-const web = createPod('web', {
-  labels: { aadpodidbinding: 'orders' },
-  spec: { serviceAccountName: 'robot' },
-});
-
 /** A pod of a user, as much like an agent as its author can make it. */
-function createForgery(namespace: string, name = `forged-${namespace}`) {
-  const args = ['--entra-audience=evil', '--cloud=china'];
-  return createPod(name, {
+function createForgery(namespace: string) {
+  const args = ['--entra-audience=evil', '--cloud=china', '--strict-identity'];
+  const containers = [{ name: 'nmi', image: 'evil.example/steal:1', args }];
+  return createPod(`forged-${namespace}`, {
     namespace,
     labels,
-    spec: { serviceAccountName: 'thief', containers: [{ name: 'nmi', image, args }] },
+    ip: '10.244.9.9',
+    spec: { nodeName: 'node-1', serviceAccountName: 'thief', containers },
     owner: { kind: 'DaemonSet', name: 'nmi', uid: 'uid-of-another', controller: true },
   });
 }
 
-interface Hostile {
-  readonly agents?: readonly ReturnType<typeof createAgentPod>[];
-  readonly forgeries?: readonly ReturnType<typeof createPod>[];
-  readonly changes?: Recorded;
-}
-
-const testName = `nmi-test-${Date.parse('2026-11-27T06:00:00Z').toString(36)}`;
+const testName = `nmi-test-${nowWallMs.toString(36)}`;
 
 /** The forged pods come first, as the API server sorts namespaces by name. */
-function testBedOf({ agents = [], forgeries, changes = {} }: Hostile = {}): Recorded {
-  const forged = forgeries ?? [createForgery('attack'), createForgery('kube-system')];
-  const pods = [...forged, ...agents, web, createPod(testName, { status: { phase: 'Succeeded' } })];
-  const identity = {
-    type: 3,
-    clientID: clientA,
-    tenantID: tenant,
-    resourceID: ordersId,
-    federation: 'node',
-  };
-  const { objects = {} } = boundTestBed({
-    pods,
-    nodes: [{ kind: 'Node', metadata: { name: 'node-1' } }],
-    [kinds.identities]: [
-      createIdentity('orders', { ...identity, federation: 'pod' }),
-      createIdentity('shared', identity),
-    ],
-    ...changes.objects,
-  });
-  const az = createFakeAz();
+function hostileBed(
+  agents: readonly RawObject[] = [],
+  changes: Recorded = {},
+  forgeries = [createForgery('attack'), createForgery('kube-system')],
+): Recorded {
+  const robot = createPod('web', { ...bound, spec: { serviceAccountName: 'robot' } });
+  const tested = createPod(testName, { status: { phase: 'Succeeded' } });
+  const ids = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
   return {
-    other: (program, args) => {
-      if (program === 'az') return az.run(args);
-      if (args[1]?.includes('openid') === true) return ok('{"issuer":"https://oidc.example/"}');
-      if (args[0] === 'logs') return ok('successfully acquired a token\n');
-      return ok(args[0] === 'version' ? '{"serverVersion":{"gitVersion":"v1.34.2"}}' : 'yes\n');
-    },
+    other: (args, input) =>
+      args[0] === 'logs' ? ok('successfully acquired a token\n') : serverAnswers(args, input),
     ...changes,
-    objects,
+    objects: {
+      ...boundTestBed().objects,
+      pods: [...forgeries, ...agents, robot, tested],
+      nodes: [{ kind: 'Node', metadata: { name: 'node-1' } }],
+      [kinds.identities]: [
+        createIdentity('orders', { ...ids, federation: 'pod' }),
+        createIdentity('shared', { ...ids, federation: 'node' }),
+      ],
+      ...changes.objects,
+    },
   };
 }
-
-const verbs: Readonly<Record<string, readonly string[]>> = {
-  explain: ['explain', 'pod', 'web'],
-  'identity federate of pods': ['identity', 'federate', 'orders'],
-  'identity federate of the agent': ['identity', 'federate', 'shared'],
-  'migrate to-workload-identity': ['migrate', 'to-workload-identity'],
-  'migrate to-federation': ['migrate', 'to-federation', '--tenant-id', 'contoso.example'],
-  test: ['test', '--pod', 'web'],
-  sysdump: ['sysdump'],
-  doctor: ['doctor', '-A'],
-  analyze: ['analyze'],
-};
-
-const traces = /forged|evil|thief|attack|China/;
-
-/** Where a verb used a forged pod; its warning may name the namespace, and a dump the pod's logs. */
-function usesOf({ calls, inputs, stdout }: Played): readonly string[] {
-  const texts = [...calls.map((words) => words.join(' ')), ...inputs, stdout];
-  return texts.filter((text) => traces.test(text));
-}
-
-const warning =
-  /^warning: ignored pods labelled component=nmi that no DaemonSet of agents in namespace kube-system controls: 1 in attack, 1 in kube-system\. Agents in another namespace need --agent-namespace\.$/gm;
 
 describe('a pod that only looks like an agent', () => {
-  for (const [verb, words] of Object.entries(verbs)) {
-    it(`is not used by ${verb} beside an agent, and one line names it`, async () => {
-      const played = await play(words, testBedOf({ agents: [createAgentPod('node-1')] }));
+  /** Where a verb used it; its warning may name the namespace, and a dump the pod's logs. */
+  const usesOf = ({ calls, inputs, stdout }: Played) =>
+    [...calls.map((words) => words.join(' ')), ...inputs, stdout].filter((text) =>
+      /forged|evil|thief|attack|China|strict/.test(text),
+    );
+  const warning =
+    /^warning: ignored pods labelled component=nmi that no DaemonSet of agents in namespace kube-system controls: 1 in attack, 1 in kube-system\. Agents in another namespace need --agent-namespace\.$/gm;
+  for (const words of [
+    explain,
+    'identity federate orders',
+    'identity federate shared',
+    'migrate to-workload-identity',
+    'migrate to-federation --tenant-id contoso.example',
+    'test --pod web',
+    'sysdump',
+    'doctor -A',
+    'analyze',
+  ]) {
+    it(`is not used by ${words}, beside an agent or without one`, async () => {
+      const played = await play(words, hostileBed([agent]));
       assert.deepEqual(usesOf(played), []);
       assert.equal([...played.stderr.matchAll(warning)].length, 1, played.stderr);
-    });
-
-    it(`is not used by ${verb} where there is no agent`, async () => {
-      assert.deepEqual(usesOf(await play(words, testBedOf())), []);
+      assert.deepEqual(usesOf(await play(words, hostileBed())), []);
     });
   }
 
-  it('gives neither image nor account where there is no agent', async () => {
-    const tested = await play('test --pod web', testBedOf());
-    assert.equal(tested.code, 2);
-    assert.match(
-      tested.stderr,
-      /no verified agent is visible to you in namespace kube-system\nGive --image/,
-    );
-    const federated = await play('identity federate shared', testBedOf());
-    assert.equal(federated.code, 2);
-    assert.match(
-      federated.stderr,
-      /no verified agent is in namespace kube-system.*\n.*--agent-namespace/,
-    );
+  it('gives neither image nor account nor options where there is no agent', async () => {
+    const nobody = /no verified agent is (?:visible to you )?in namespace kube-system/;
+    for (const words of ['test --pod web', 'identity federate shared']) {
+      const { code, stderr } = await play(words, hostileBed());
+      assert.equal(code, 2);
+      assert.match(stderr, nobody);
+      assert.match(stderr, /Give --image|--agent-namespace/);
+    }
+    const { stdout } = await play(explain, hostileBed());
+    assert.match(stdout, /^pod shop\/web: NOT READY, is not served: agent_missing$/m);
+  });
+
+  it('is counted by namespace, for five namespaces at most', async () => {
+    const forgeries = Array.from({ length: 8 }, (_, at) => createForgery(`ns-${at}`));
+    const { stderr } = await play('doctor', hostileBed([], {}, forgeries));
+    assert.match(stderr, /1 in ns-3, 1 in ns-4 and 3 more namespaces\./);
+    assert.equal((await play('doctor', hostileBed([agent], {}, []))).stderr, '');
   });
 });
 
 describe('the agents', () => {
   it('can be in another namespace, which the user names', async () => {
-    const set = createObject(
-      'DaemonSet',
-      'x',
-      { template: { metadata: { labels } } },
-      { namespace: 'identity' },
-    );
+    const template = { metadata: { labels } };
+    const set = createObject('DaemonSet', 'x', { template }, { namespace: 'identity' });
     const pod = createPod('nmi-x', {
       namespace: 'identity',
       labels,
       spec: { containers: [{ name: 'nmi', image: 'example/nmi-x:2' }] },
       owner: { kind: 'DaemonSet', name: 'x', uid: 'uid-identity-x', controller: true },
     });
-    const recorded = testBedOf({
-      agents: [pod],
-      changes: { objects: { [kinds.daemonSets]: [agentSet, set] } },
-    });
+    const objects = { [kinds.daemonSets]: [agentSet, set] };
+    const recorded = hostileBed([pod], { objects });
     const { stdout, stderr } = await play('doctor --agent-namespace identity', recorded);
-    assert.match(stdout, /^agents +0 ready of 1, on 1 nodes$/m);
-    assert.match(stdout, /Pod identity\/nmi-x: agent_not_ready/);
+    assert.match(
+      stdout,
+      /^agents +0 ready of 1, on 1 nodes$[^]*Pod identity\/nmi-x: agent_not_ready/m,
+    );
     assert.match(stderr, /namespace identity controls: 1 in attack, 1 in kube-system\./);
     assert.match((await play('doctor', recorded)).stdout, /Node node-1: agent_missing/);
   });
 
   it('need a DaemonSet of agents: the pods of another one are not theirs', async () => {
-    const other = createObject(
-      'DaemonSet',
-      'nmi',
-      { template: { metadata: { labels: {} } } },
-      { namespace: 'kube-system' },
-    );
-    const recorded = testBedOf({
-      agents: [createAgentPod('node-1')],
-      forgeries: [],
-      changes: { objects: { [kinds.daemonSets]: [other] } },
-    });
-    const { stdout, stderr } = await play('doctor', recorded);
+    const template = { metadata: { labels: {} } };
+    const other = createObject('DaemonSet', 'nmi', { template }, { namespace: 'kube-system' });
+    const objects = { [kinds.daemonSets]: [other] };
+    const { stdout, stderr } = await play('doctor', hostileBed([agent], { objects }, []));
     assert.match(stdout, /Node node-1: agent_missing/);
     assert.match(stderr, /controls: 1 in kube-system\./);
   });
 
-  it('cause no warning where nothing else has their label', async () => {
-    const recorded = testBedOf({ agents: [createAgentPod('node-1')], forgeries: [] });
-    assert.equal((await play('doctor', recorded)).stderr, '');
-  });
-
-  it('are named by five namespaces at most', async () => {
-    const forgeries = Array.from({ length: 8 }, (_, index) => createForgery(`ns-${index}`));
-    const { stderr } = await play('doctor', testBedOf({ forgeries }));
-    assert.match(stderr, /1 in ns-3, 1 in ns-4 and 3 more namespaces\./);
-  });
-});
-
-describe('a pod that has opened its node', () => {
-  /** From the manifest, as the API server would have the pod. */
-  const createOpener = async () => {
-    const text = await readFile(
-      join(import.meta.dirname, '../../../deploy/open-nodes.yaml'),
-      'utf8',
-    );
-    const spec = specOf(templateOf(parse(text) as RawObject) ?? {});
-    const agent = createAgentPod('node-1');
-    return { ...agent, spec: { ...spec, nodeName: 'node-1' } };
-  };
-
-  it('is no agent: its node counts as one without', async () => {
-    const pods = [web, await createOpener()];
-    const nodes = [{ kind: 'Node', metadata: { name: 'node-1' } }];
+  it('are not the pods that open their nodes, of the manifest', async () => {
+    const path = join(import.meta.dirname, '../../../deploy/open-nodes.yaml');
+    const opener = templateOf(parse(await readFile(path, 'utf8')) as RawObject) ?? {};
+    const spec = { ...specOf(opener), nodeName: 'node-1' };
+    const recorded = hostileBed([{ ...agent, spec }], {}, []);
     const warns =
       /^warning: nodes with a pod that opens them \(uninstall\.openNodes, open-nodes\.yaml\) instead of an agent: 1\. Pods there get the node's identities from the real metadata service\.$/m;
-    const testBed = testBedOf({ changes: { objects: { pods, nodes } } });
-    const { stdout, stderr } = await play('doctor', testBed);
-    assert.match(stdout, /^agents +0 ready of 0, on 1 nodes$/m);
-    assert.match(stdout, /Node node-1: agent_missing/);
+    const { stdout, stderr } = await play('doctor', recorded);
+    assert.match(stdout, /^agents +0 ready of 0, on 1 nodes$[^]*Node node-1: agent_missing/m);
     assert.match(stderr, warns);
     assert.doesNotMatch(stderr, /ignored pods/);
-    const explained = await play('explain pod web', testBed);
+    const explained = await play(explain, recorded);
     assert.match(explained.stdout, /^pod shop\/web: NOT READY, is not served: agent_missing$/m);
-    assert.match(explained.stdout, /or reach the identity of the node where .* was opened\.$/m);
     assert.match(explained.stderr, warns);
   });
 });
 
 describe('agents that the user may see and not verify', () => {
-  const blind = (words: readonly string[]) =>
-    play(
-      words,
-      testBedOf({
-        agents: [createAgentPod('node-1', { args: ['--cloud=usgovernment', '--strict-identity'] })],
-        forgeries: [createForgery('attack')],
-        changes: { forbidden: { [kinds.daemonSets]: 'everywhere' } },
-      }),
-    );
+  const forbidden = hide(kinds.daemonSets);
+  const args = ['--cloud=usgovernment', '--strict-identity'];
+  const seen = [createAgentPod('node-1', { args })];
+  const blind = (words: string) =>
+    play(words, hostileBed(seen, { forbidden }, [createForgery('attack')]));
 
   it('are read, and standard error names the right that would verify them', async () => {
-    const { stdout, stderr } = await blind(['doctor']);
+    const { stdout, stderr } = await blind('doctor');
     assert.match(stdout, /^agents +1 ready of 1, on 1 nodes$/m);
     assert.match(
       stderr,
       /^warning: cannot verify the agents: list daemonsets\.apps in namespace kube-system: .* Ask for this RBAC rule: apiGroups: \["apps"\], resources: \["daemonsets"\], verbs: \["list"\] in namespace kube-system$/m,
     );
     assert.match(stderr, /ignored pods .*: 1 in attack\./);
-    const forbidden = { [kinds.daemonSets]: 'everywhere' } as const;
-    const none = await play('doctor', testBedOf({ forgeries: [], changes: { forbidden } }));
+    const none = await play('doctor', hostileBed([], { forbidden }, []));
     assert.doesNotMatch(none.stderr, /cannot verify the agents/);
   });
 
   it('are not run, trusted, or entered', async () => {
-    const tested = await blind(['test', '--pod', 'web']);
+    const tested = await blind('test --pod web');
     assert.deepEqual([tested.code, tested.inputs], [2, []]);
-    const shared = await blind(['identity', 'federate', 'shared']);
-    assert.equal(shared.code, 2);
-    const pods = await blind(['identity', 'federate', 'orders']);
-    assert.match(pods.stdout, /the audience is assumed to be the default one\./);
-    assert.match(pods.stdout, /--audiences api:\/\/AzureADTokenExchange\n/);
-    const dumped = await blind(['sysdump']);
+    assert.equal((await blind('identity federate shared')).code, 2);
+    const { stdout } = await blind('identity federate orders');
+    assert.match(stdout, /the audience is assumed to be the default one\./);
+    assert.match(stdout, /--audiences api:\/\/AzureADTokenExchange\n/);
+    const dumped = await blind('sysdump');
     assert.match(dumped.stdout, /nothing proves that the pod is an agent/);
-    assert.deepEqual(
-      dumped.calls.filter((words) => words[1] === 'exec'),
-      [],
-    );
+    assert.ok(dumped.calls.every(([, verb]) => verb !== 'exec'));
   });
 
   it('are those of their namespace, for a user who may list no other pods', async () => {
-    const recorded = testBedOf({
-      agents: [createAgentPod('node-1')],
-      changes: { forbidden: { pods: 'all-namespaces' } },
-    });
+    const recorded = hostileBed([agent], { forbidden: { pods: 'all-namespaces' } });
     const { stdout, stderr } = await play('doctor', recorded);
     assert.match(stdout, /^agents +1 ready of 1, /m);
     assert.match(stderr, /controls: 1 in kube-system\./);
   });
 });
 
-const forbidden = (resource: string, loses: string) => {
-  const rule = { verb: 'list', resource, namespace: 'shop' };
-  const failure = { kind: 'forbidden', rule, detail: '' } as const;
-  return describeUnread(`list ${resource}`, failure, loses);
-};
-
 describe('what was not read', () => {
-  it('is one entry for each loss, with every rule that would avoid it', () => {
-    const merged = mergeUnread([
-      forbidden('jobs.batch', 'owners'),
-      forbidden('networkpolicies.networking.k8s.io', 'policies'),
-      forbidden('cronjobs.batch', 'owners'),
-    ]);
-    assert.deepEqual(
-      merged.map(({ what, why }) => `${what}: ${why}`),
-      [
-        'list cronjobs.batch, list jobs.batch: no right; RBAC rule: apiGroups: ["batch"], resources: ["cronjobs", "jobs"], verbs: ["list"] in namespace shop',
-        'list networkpolicies.networking.k8s.io: no right; RBAC rule: apiGroups: ["networking.k8s.io"], resources: ["networkpolicies"], verbs: ["list"] in namespace shop',
-      ],
-    );
-  });
+  const forbidden = (resource: string, loses: string) => {
+    const rule = { verb: 'list', resource, namespace: 'shop' };
+    return describeUnread(`list ${resource}`, { kind: 'forbidden', rule, detail: '' }, loses);
+  };
+  const rule = (apiGroup: string, ...names: readonly string[]) =>
+    `no right; RBAC rule: apiGroups: ["${apiGroup}"], resources: ["${names.join('", "')}"], verbs: ["list"] in namespace shop`;
 
-  it('keeps other reasons than a missing right apart', () => {
+  it('is one entry for each loss, with every rule that would avoid it', () => {
+    const policies = 'networkpolicies.networking.k8s.io';
     const other = { loses: 'owners', what: 'list jobs.batch', why: 'no such kind' };
-    const merged = mergeUnread([forbidden('cronjobs.batch', 'owners'), other]);
-    assert.deepEqual(
-      merged.map(({ what }) => what),
-      ['list cronjobs.batch', 'list jobs.batch'],
+    const [jobs, cronJobs] = ['jobs', 'cronjobs'].map((each) =>
+      forbidden(`${each}.batch`, 'owners'),
     );
-    assert.deepEqual(merged[1], other);
+    assert.ok(jobs && cronJobs);
+    for (const [unread, expected] of [
+      [
+        [jobs, forbidden(policies, 'policies'), cronJobs],
+        [
+          `list cronjobs.batch, list jobs.batch: ${rule('batch', 'cronjobs', 'jobs')}`,
+          `list ${policies}: ${rule('networking.k8s.io', 'networkpolicies')}`,
+        ],
+      ],
+      // Other reasons than a missing right stay apart.
+      [
+        [cronJobs, other],
+        [`list cronjobs.batch: ${rule('batch', 'cronjobs')}`, 'list jobs.batch: no such kind'],
+      ],
+    ] as const) {
+      const merged = mergeUnread(unread);
+      assert.deepEqual(
+        merged.map(({ what, why }) => `${what}: ${why}`),
+        expected,
+      );
+    }
   });
 
   it('is one line with a count, or all of it', () => {
@@ -1033,7 +762,7 @@ describe('what was not read', () => {
       '',
       'Not checked:',
       '  owners',
-      '    cannot list jobs.batch: no right; RBAC rule: apiGroups: ["batch"], resources: ["jobs"], verbs: ["list"] in namespace shop',
+      `    cannot list jobs.batch: ${rule('batch', 'jobs')}`,
     ]);
     assert.deepEqual([countUnread([]), renderUnread([])], [[], []]);
   });

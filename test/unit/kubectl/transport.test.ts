@@ -4,22 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn, setInterval } from 'node:timers/promises';
-import type { Io, ProgramRun, RunOptions } from '../../../src/kubectl/base/io.ts';
+import type { ProgramRun, RunOptions } from '../../../src/kubectl/base/io.ts';
 import { firstAlone } from '../../../src/kubectl/transport/first-alone.ts';
 import {
   classifyFailure,
   renderRules,
   toPluginError,
 } from '../../../src/kubectl/transport/kubectl-failure.ts';
-import {
-  Kubectl,
-  type PassedFlags,
-  ofContext,
-  passedOf,
-  valueOf,
-} from '../../../src/kubectl/transport/kubectl.ts';
+import { ofContext, passedOf, valueOf } from '../../../src/kubectl/transport/kubectl.ts';
 import { runProgram } from '../../../src/kubectl/transport/program.ts';
-import { ok } from '../../kubectl/support/recorded-kubectl.ts';
+import { failed, ok, openKubectl } from '../../kubectl/support/recorded-kubectl.ts';
 
 describe('calls of kubectl', () => {
   const open = (mayAsk: boolean) => {
@@ -38,7 +32,7 @@ describe('calls of kubectl', () => {
     return { started, ends, all };
   };
 
-  it('wait for the first one where a login plugin may ask', async () => {
+  it('wait for the first one where a login plugin may ask, and run at once elsewhere', async () => {
     const { started, ends, all } = open(true);
     await nextTurn();
     assert.deepEqual(started, ['a']);
@@ -47,12 +41,9 @@ describe('calls of kubectl', () => {
     assert.deepEqual(started, ['a', 'b', 'c']);
     for (const end of ends) end(ok('other'));
     assert.equal((await Promise.all(all))[0]?.stdout, 'one');
-  });
-
-  it('run at once elsewhere', async () => {
-    const { started } = open(false);
+    const { started: atOnce } = open(false);
     await nextTurn();
-    assert.deepEqual(started, ['a', 'b', 'c']);
+    assert.deepEqual(atOnce, ['a', 'b', 'c']);
   });
 });
 
@@ -97,20 +88,11 @@ describe('a kubectl that fails', () => {
     });
   }
 
-  it('is quoted from the first word, without the prefix', () => {
-    const failure = classifyFailure({ code: 1, stderr: 'error: the object has been modified\n' });
-    assert.equal(
-      toPluginError(failure, 'list pods').message,
-      'cannot list pods: the object has been modified',
-    );
-  });
-
-  it('is quoted by its last line, also if it only logged its attempts', () => {
+  it('is quoted by its last line, without the prefix, also if it only logged its attempts', () => {
+    const modified = 'the object has been modified';
     for (const [stderr, quoted] of [
-      [
-        'Warning: v1 is deprecated\nerror: the object has been modified\n',
-        'the object has been modified',
-      ],
+      [`error: ${modified}\n`, modified],
+      [`Warning: v1 is deprecated\nerror: ${modified}\n`, modified],
       ['E1127 05:55:01 first\nE1127 05:55:02 second\n\n', 'E1127 05:55:02 second'],
       ['\n', 'kubectl gave no reason'],
     ] as const) {
@@ -154,100 +136,57 @@ describe('a kubectl that fails', () => {
   });
 });
 
-/** @param answer of every call, or of one after the other. */
-function openKubectl(
-  answer: ProgramRun | readonly ProgramRun[],
-  flags: PassedFlags = {},
-  environment = {},
-  files: Readonly<Record<string, string>> = {},
-) {
-  const calls: string[][] = [];
-  const inputs: (string | undefined)[] = [];
-  const io: Io = {
-    environment,
-    stdout: () => undefined,
-    stderr: () => undefined,
-    run: (program, args, options) => {
-      inputs.push(options?.input);
-      const run = 'code' in answer ? answer : answer[calls.length];
-      calls.push([program, ...args]);
-      assert.ok(run !== undefined);
-      return Promise.resolve(run);
-    },
-    readText: (path) => Promise.resolve(files[path]),
-    wallMs: () => 0,
-    sleep: () => Promise.resolve(),
-    stop: new AbortController().signal,
-  };
-  return { kubectl: new Kubectl(io, flags), calls, inputs };
-}
-
 const list = { code: 0, stdout: '{"items":[{"kind":"Pod"}]}', stderr: '' };
 
-describe('the flags of kubectl', () => {
-  it('are passed on if they are for kubectl and have a value', () => {
+describe('reading by kubectl', () => {
+  it('passes on the flags of the user’s connection that have a value', async () => {
     const flags = { context: 'prod', user: '', namespace: 'shop', as: undefined };
     assert.deepEqual(passedOf(flags), { context: 'prod' });
+    const timeout = { 'request-timeout': '1m' };
+    const machine = { environment: { KUBECTL: '/opt/k' } };
+    const { kubectl, calls } = openKubectl(list, timeout, machine);
+    await kubectl.run(['version']);
+    assert.deepEqual(calls, [['/opt/k', 'version', '--request-timeout=1m']]);
   });
-});
 
-describe('reading by kubectl', () => {
-  it('lists a namespace, or all, with the flags of the user’s connection', async () => {
+  it('lists a namespace, or all, and never takes a name as a flag', async () => {
     const { kubectl, calls } = openKubectl(list, { context: 'prod' });
-    assert.deepEqual(await kubectl.list('pods', 'shop', { labelSelector: 'a=b' }), {
-      ok: true,
-      value: [{ kind: 'Pod' }],
-    });
+    const pods = await kubectl.list('pods', 'shop', { labelSelector: 'a=b' });
+    assert.deepEqual(pods, { ok: true, value: [{ kind: 'Pod' }] });
     await kubectl.list('pods', undefined, { fieldSelector: 'status.podIP=10.0.0.1' });
-    assert.deepEqual(calls, [
+    await kubectl.list('deployments.apps', '../pods');
+    await kubectl.get('pods', 'shop', '--kubeconfig=x');
+    const flags = '--context=prod --request-timeout=15s';
+    assert.deepEqual(
+      calls.map((words) => words.join(' ')),
       [
-        'kubectl',
-        'get',
-        '--raw=/api/v1/namespaces/shop/pods?labelSelector=a%3Db',
-        '--context=prod',
-        '--request-timeout=15s',
+        `kubectl get --raw=/api/v1/namespaces/shop/pods?labelSelector=a%3Db ${flags}`,
+        `kubectl get --raw=/api/v1/pods?fieldSelector=status.podIP%3D10.0.0.1 ${flags}`,
+        `kubectl get --raw=/apis/apps/v1/namespaces/..%2Fpods/deployments ${flags}`,
+        `kubectl get pods --namespace shop --output=json ${flags} -- --kubeconfig=x`,
       ],
-      [
-        'kubectl',
-        'get',
-        '--raw=/api/v1/pods?fieldSelector=status.podIP%3D10.0.0.1',
-        '--context=prod',
-        '--request-timeout=15s',
-      ],
-    ]);
+    );
   });
 
   it('gives the objects of a list their kind, and no managed fields', async () => {
-    const metadata = { name: 'web', managedFields: [{}] };
-    const stdout = JSON.stringify({
-      kind: 'DeploymentList',
-      apiVersion: 'apps/v1',
-      items: [{ metadata }],
-    });
-    const { kubectl, calls } = openKubectl({ code: 0, stdout, stderr: '' });
-    assert.deepEqual(await kubectl.list('deployments.apps', '../pods'), {
+    const items = [{ metadata: { name: 'web', managedFields: [{}] } }];
+    const stdout = JSON.stringify({ kind: 'DeploymentList', apiVersion: 'apps/v1', items });
+    assert.deepEqual(await openKubectl(ok(stdout)).kubectl.list('deployments.apps', 'shop'), {
       ok: true,
       value: [{ kind: 'Deployment', apiVersion: 'apps/v1', metadata: { name: 'web' } }],
     });
-    assert.equal(calls[0]?.[2], '--raw=/apis/apps/v1/namespaces/..%2Fpods/deployments');
   });
 
   it('lists several kinds by one call, each with its own failure', async () => {
-    const stdout = JSON.stringify({
-      kind: 'List',
-      items: [
-        { kind: 'NetworkPolicy', apiVersion: 'networking.k8s.io/v1' },
-        { kind: 'Pod', apiVersion: 'v1' },
-      ],
-    });
+    const items = [
+      { kind: 'NetworkPolicy', apiVersion: 'networking.k8s.io/v1' },
+      { kind: 'Pod', apiVersion: 'v1' },
+    ];
+    const stdout = JSON.stringify({ kind: 'List', items });
     const stderr =
       'Error from server (Forbidden): jobs.batch is forbidden: User "dev" cannot list resource "jobs" in API group "batch" in the namespace "shop"\n';
-    const resources = [
-      'pods',
-      'networkpolicies.networking.k8s.io',
-      'serviceaccounts',
-      'jobs.batch',
-    ];
+    const policies = 'networkpolicies.networking.k8s.io';
+    const resources = ['pods', policies, 'serviceaccounts', 'jobs.batch'];
     const { kubectl, calls } = openKubectl({ code: 1, stdout, stderr });
     const lists = await kubectl.listKinds(resources, 'shop');
     assert.deepEqual(
@@ -257,64 +196,32 @@ describe('reading by kubectl', () => {
       }),
       [1, 1, 0, 'forbidden'],
     );
-    assert.deepEqual(calls[0]?.slice(1, 6), [
-      ...['get', resources.join(','), '--namespace', 'shop', '--output=json'],
-    ]);
     await kubectl.listKinds(['pods'], ofContext);
     await kubectl.listKinds(['pods'], undefined);
     assert.deepEqual(
-      calls.slice(1).map((words) => words[3]),
-      ['--output=json', '--all-namespaces'],
+      calls.map((words) => words.slice(3, -1).join(' ')),
+      ['--namespace shop --output=json', '--output=json', '--all-namespaces --output=json'],
     );
+    assert.equal(calls[0]?.[2], resources.join(','));
   });
 
-  it('lists the other kinds if the server lacks one of them', async () => {
-    const runs = [
-      `error: the server doesn't have a resource type "azureidentitygrants" in group "aadpodidentity.k8s.io"\n`,
-      `error: the server doesn't have a resource type "pods"\n`,
-    ].map((stderr) => ({ code: 1, stdout: '', stderr }));
-    const { kubectl, calls } = openKubectl(runs);
-    const lists = await kubectl.listKinds(
-      ['pods', 'azureidentitygrants.aadpodidentity.k8s.io'],
-      'shop',
-    );
-    assert.deepEqual(
-      [...lists].map(([resource, read]) => [resource, read.ok ? '' : read.failure.kind]),
-      [
-        ['pods', 'no-kind'],
-        ['azureidentitygrants.aadpodidentity.k8s.io', 'no-kind'],
-      ],
-    );
-    assert.equal(calls.length, 2);
-  });
-
-  it('has no kind if the server cannot be reached', async () => {
-    const stderr = 'Unable to connect to the server: dial tcp: i/o timeout\n';
-    const { kubectl } = openKubectl({ code: 1, stdout: '', stderr });
-    for (const [, read] of await kubectl.listKinds(['pods', 'jobs.batch'], 'shop')) {
-      assert.ok(!read.ok && read.failure.kind === 'unreachable');
-    }
-  });
-
-  it('never takes a name as a flag', async () => {
-    const { kubectl, calls } = openKubectl({ code: 0, stdout: '{"kind":"Pod"}', stderr: '' });
-    await kubectl.get('pods', 'shop', '--kubeconfig=x');
-    assert.deepEqual(calls, [
-      [
-        ...['kubectl', 'get', 'pods', '--namespace', 'shop', '--output=json'],
-        ...['--request-timeout=15s', '--', '--kubeconfig=x'],
-      ],
+  it('lists the other kinds if the server lacks one of them, and none if it cannot be reached', async () => {
+    const grants = 'azureidentitygrants.aadpodidentity.k8s.io';
+    const { kubectl, calls } = openKubectl([
+      failed(
+        `error: the server doesn't have a resource type "azureidentitygrants" in group "aadpodidentity.k8s.io"\n`,
+      ),
+      failed(`error: the server doesn't have a resource type "pods"\n`),
     ]);
-  });
-
-  it('uses another program of that name, and another timeout', async () => {
-    const { kubectl, calls } = openKubectl(
-      list,
-      { 'request-timeout': '1m' },
-      { KUBECTL: '/opt/k' },
-    );
-    await kubectl.run(['version']);
-    assert.deepEqual(calls, [['/opt/k', 'version', '--request-timeout=1m']]);
+    const kindsOf = async (of: typeof kubectl, ...resources: readonly string[]) =>
+      [...(await of.listKinds(resources, 'shop'))].map(
+        ([resource, read]) => `${resource} ${read.ok ? '' : read.failure.kind}`,
+      );
+    assert.deepEqual(await kindsOf(kubectl, 'pods', grants), ['pods no-kind', `${grants} no-kind`]);
+    assert.equal(calls.length, 2);
+    const away = openKubectl(failed('Unable to connect to the server: dial tcp: i/o timeout\n'));
+    const unread = ['pods unreachable', 'jobs.batch unreachable'];
+    assert.deepEqual(await kindsOf(away.kubectl, 'pods', 'jobs.batch'), unread);
   });
 
   it('impersonates the user that the call names, not the one already impersonated', async () => {
@@ -328,80 +235,61 @@ describe('reading by kubectl', () => {
   });
 
   it('passes on the input of a call that has one', async () => {
-    const { kubectl, inputs } = openKubectl({ code: 0, stdout: 'done', stderr: '' });
+    const { kubectl, inputs } = openKubectl(ok('done'));
     assert.equal(await kubectl.expect('apply it', ['apply', '-f', '-'], 'kind: Pod'), 'done');
     await kubectl.expect('read it', ['version']);
-    assert.deepEqual(inputs, ['kind: Pod', undefined]);
+    assert.deepEqual(inputs, ['kind: Pod', '']);
   });
 
   it('gives no flag where kubectl takes the account of its pod: any would make it take none', async () => {
     const pod = { KUBERNETES_SERVICE_HOST: '10.0.0.1', HOME: '/me' };
-    const namespaceFile = '/var/run/secrets/kubernetes.io/serviceaccount/namespace';
+    const mounted = { '/var/run/secrets/kubernetes.io/serviceaccount/namespace': 'jobs\n' };
+    const two = { ...pod, KUBECONFIG: '/a:/b' };
+    const usual = '--request-timeout=15s';
     for (const [environment, files, given, flags, namespace] of [
-      [pod, { [namespaceFile]: 'jobs\n' }, {}, [], 'jobs'],
-      [{ ...pod, POD_NAMESPACE: 'own' }, { [namespaceFile]: 'jobs' }, {}, [], 'own'],
-      [pod, {}, {}, [], 'default'],
-      [
-        pod,
-        { '/me/.kube/config': 'a: b', [namespaceFile]: 'jobs' },
-        {},
-        ['--request-timeout=15s'],
-        'default',
-      ],
-      [{ ...pod, KUBECONFIG: '/a:/b' }, { '/b': 'a: b' }, {}, ['--request-timeout=15s'], 'default'],
-      [{ ...pod, KUBECONFIG: '/a:/b' }, { '/b': ' ' }, {}, [], 'default'],
-      [pod, {}, { kubeconfig: '/c' }, ['--kubeconfig=/c', '--request-timeout=15s'], 'default'],
-      [pod, {}, { 'request-timeout': '1s' }, ['--request-timeout=1s'], 'default'],
-      [{}, {}, {}, ['--request-timeout=15s'], 'default'],
+      [pod, mounted, {}, '', 'jobs'],
+      [{ ...pod, POD_NAMESPACE: 'own' }, mounted, {}, '', 'own'],
+      [pod, {}, {}, '', 'default'],
+      [pod, { ...mounted, '/me/.kube/config': 'a: b' }, {}, usual, 'default'],
+      [two, { '/b': 'a: b' }, {}, usual, 'default'],
+      [two, { '/b': ' ' }, {}, '', 'default'],
+      [pod, {}, { kubeconfig: '/c' }, `--kubeconfig=/c ${usual}`, 'default'],
+      [pod, {}, { 'request-timeout': '1s' }, '--request-timeout=1s', 'default'],
+      [{}, {}, {}, usual, 'default'],
     ] as const) {
-      const failed = { code: 1, stdout: '', stderr: 'error: current-context must exist' };
-      const { kubectl, calls } = openKubectl(failed, given, environment, files);
+      const none = failed('error: current-context must exist');
+      const { kubectl, calls } = openKubectl(none, given, { environment, files });
       await kubectl.run(['version']);
-      assert.deepEqual(calls[0]?.slice(2), flags);
+      assert.equal(calls[0]?.slice(2).join(' '), flags);
       assert.equal(await kubectl.currentNamespace(), namespace);
     }
   });
 
   it('stays at the current context, if there is one, and reports its namespace', async () => {
-    const context = { context: { namespace: 'shop' } };
-    const stdout = JSON.stringify({ 'current-context': 'prod', contexts: [context] });
-    const { kubectl, calls } = openKubectl([{ code: 0, stdout, stderr: '' }, list]);
+    const contexts = [{ context: { namespace: 'shop' } }];
+    const config = ok(JSON.stringify({ 'current-context': 'prod', contexts }));
+    const { kubectl, calls } = openKubectl([config, list]);
     const pinned = await kubectl.pin();
     assert.deepEqual([pinned.name, pinned.namespace], ['prod', 'shop']);
     await pinned.kubectl.run(['version']);
     assert.ok(calls[1]?.includes('--context=prod'));
-    const none = openKubectl({ code: 1, stdout: '', stderr: 'error: current-context must exist' });
-    const unpinned = await none.kubectl.pin();
-    assert.deepEqual([unpinned.name, unpinned.namespace], ['', 'default']);
+    assert.equal(await openKubectl(config).kubectl.currentNamespace(), 'shop');
+    const none = openKubectl(failed('error: current-context must exist')).kubectl;
+    const { name, namespace } = await none.pin();
+    assert.deepEqual([name, namespace], ['', 'default']);
+    const missing = openKubectl({ code: undefined, stdout: '', stderr: '' }).kubectl;
+    await assert.rejects(missing.currentNamespace(), /not on the PATH/);
   });
 
-  it('refuses output that is no JSON', async () => {
-    const { kubectl } = openKubectl({ code: 0, stdout: 'hello', stderr: '' });
+  it('refuses output that is no JSON, and throws the failure of a required read', async () => {
     await assert.rejects(
-      kubectl.list('pods', 'shop'),
+      openKubectl(ok('hello')).kubectl.list('pods', 'shop'),
       /kubectl get --raw=\/api\/v1\/namespaces\/shop\/pods printed no JSON/,
     );
-  });
-
-  it('throws the failure of a required read', async () => {
-    const { kubectl } = openKubectl({
-      code: 1,
-      stdout: '',
-      stderr: 'Error from server (NotFound): x',
-    });
+    const { kubectl } = openKubectl(failed('Error from server (NotFound): x'));
     const read = await kubectl.get('pods', 'shop', 'x');
     assert.throws(() => valueOf(read, 'get pod x'), /cannot get pod x/);
     await assert.rejects(kubectl.expect('get it', ['get', 'x']), /cannot get it/);
-  });
-
-  it('takes the namespace of the context, or default', async () => {
-    const config = { 'current-context': 'x', contexts: [{ context: { namespace: 'shop' } }] };
-    const shop = openKubectl({ code: 0, stdout: JSON.stringify(config), stderr: '' });
-    assert.equal(await shop.kubectl.currentNamespace(), 'shop');
-    const none = openKubectl({ code: 1, stdout: '', stderr: 'error: current-context must exist' });
-    assert.equal(await none.kubectl.currentNamespace(), 'default');
-    const missing = openKubectl({ code: undefined, stdout: '', stderr: '' });
-    await assert.rejects(missing.kubectl.currentNamespace(), /not on the PATH/);
   });
 });
 

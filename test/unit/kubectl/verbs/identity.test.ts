@@ -3,9 +3,8 @@ import { describe, it } from 'node:test';
 import { parse, parseAllDocuments } from 'yaml';
 import { OwnTime } from '../../../../lab/pods/own-time.ts';
 import type { RawObject } from '../../../../src/kubectl/base/object.ts';
-import { createFakeAz, ordersId, tenant } from '../../../kubectl/support/fake-az.ts';
 import {
-  type Recorded,
+  bound,
   boundTestBed,
   clientA,
   clientB,
@@ -17,266 +16,173 @@ import {
   failed,
   kinds,
   ok,
+  ordersId,
   play,
+  serverAnswers,
+  tenant,
+  type Recorded,
 } from '../../../kubectl/support/recorded-kubectl.ts';
 
-const issuer = ok('{"issuer":"https://oidc.example/1/"}');
-
-function testBedOf(changes = {}, az = createFakeAz()): Recorded {
-  return {
-    ...boundTestBed(changes),
-    other: (program, args) => (program === 'az' ? az.run(args) : issuer),
-  };
-}
-
-describe('kubectl nmi identity', () => {
-  it('needs a verb', async () => {
-    const { code, stderr } = await play('identity', testBedOf());
-    assert.deepEqual([code, stderr.includes('No verb is given after identity.')], [2, true]);
-  });
-
-  for (const [action, example] of [
-    ['add', 'add orders --resource-id '],
-    ['add', 'add orders --type federated '],
-    ['add', 'add agent --type chain '],
-    ['list', 'list -A'],
-    ['assign', 'assign orders'],
-    ['federate', 'federate orders'],
-  ] as const) {
-    it(`${action} has the example ${example} in its help`, async () => {
-      const { stdout } = await play(['identity', action, '--help']);
-      const [, examples = ''] = stdout.split('Examples:');
-      assert.ok(examples.includes(`  kubectl nmi identity ${example}`), stdout);
-    });
-  }
+const bed = boundTestBed();
+const application = { tenantID: tenant, clientID: clientB };
+const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
+const withSpec = (spec: object, changes: Recorded['objects'] = {}) =>
+  boundTestBed({ [kinds.identities]: [createIdentity('orders', spec)], ...changes });
+const nodeOf = (rest: string, labels = {}) => ({
+  metadata: { name: rest, labels },
+  spec: {
+    providerID: `azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/${rest}`,
+  },
 });
+const pool = nodeOf('virtualMachineScaleSets/pool/virtualMachines/0');
+const karpenter = { 'karpenter.sh/nodepool': 'default' };
+const ofCommands = (calls: readonly (readonly string[])[]) =>
+  calls.map((words) => words.slice(0, 2).join(' '));
 
 describe('kubectl nmi identity add', () => {
-  it('prints the object', async () => {
-    const { stdout } = await play(
-      ['identity', 'add', 'new', '--client-id', clientA, '--resource-id', ordersId],
-      testBedOf(),
-    );
-    assert.match(
-      stdout,
-      /kind: AzureIdentity\nmetadata:\n {2}name: new\n {2}namespace: shop\nspec:\n {2}type: 0\n {2}resourceID: [^\n]+\n {2}clientID: 431054d5/,
-    );
-    assert.match(
-      stdout,
-      /# Then bind it: kubectl nmi identity assign new -n shop --context=dev\n$/,
-    );
-    assert.match(stdout, /^# In context dev, namespace shop:\n/);
-  });
+  const ids = `--client-id ${clientA}`;
+  const chain = `--type chain --application ${clientB} --tenant-id ${tenant}`;
+  const typed = `${ids} --tenant-id ${tenant} --type`;
 
-  it('needs one id where the node has the identity, since the agent does', async () => {
-    const chain = ['--type', 'chain', '--application', clientB, '--tenant-id', tenant];
-    for (const more of [[], chain]) {
-      const words = ['identity', 'add', 'new', '--resource-id', ordersId, ...more];
-      const { code, stdout } = await play(words, testBedOf());
-      const { spec } = parse(stdout) as { spec: Record<string, unknown> };
-      assert.deepEqual([code, spec['resourceID'], 'clientID' in spec], [0, ordersId, false]);
-    }
+  it('prints the object, and how to bind it', async () => {
+    const words = `identity add new ${ids} --resource-id ${ordersId}`;
+    assert.equal(
+      (await play(words, bed)).stdout,
+      `# In context dev, namespace shop:
+apiVersion: aadpodidentity.k8s.io/v1
+kind: AzureIdentity
+metadata:
+  name: new
+  namespace: shop
+spec:
+  type: 0
+  resourceID: ${ordersId}
+  clientID: ${clientA}
+# Then bind it: kubectl nmi identity assign new -n shop --context=dev
+`,
+    );
   });
 
   it('adds nothing that is there already', async () => {
-    const words = ['identity', 'add', 'orders', '--client-id', clientA, '--apply'];
-    const { code, stdout, calls } = await play(words, testBedOf());
+    const { code, stdout, calls } = await play(`identity add orders ${ids} --apply`, bed);
     assert.deepEqual([code, calls], [0, []]);
     assert.match(stdout, /^# AzureIdentity shop\/orders is there already\.\n# Then bind it: /);
   });
 
-  it('names what is missing, with the line that finds it', async () => {
-    const wrong: readonly (readonly [words: readonly string[], said: RegExp])[] = [
-      [['new'], /client id is missing[^]*az identity list/],
-      [
-        ['new', '--resource-id', ordersId, '--type', 'federated', '--tenant-id', tenant],
-        /client id is missing[^]*az identity show --ids/,
-      ],
-      [
-        ['new', '--resource-id', ordersId, '--client-id', 'mine'],
-        /client id is missing or is no GUID/,
-      ],
-      [['new', '--client-id', 'mine'], /client id is missing or is no GUID[^]*az identity list/],
-      [['new', '--resource-id', 'orders'], /orders is no Azure resource id/],
-      [['New!', '--client-id', clientA], /cannot be the name of an object/],
-      [['new', '--type', 'federated', '--client-id', clientA], /type federated needs a tenant/],
-      [
-        ['new', '--type', 'secret', '--client-id', clientA, '--tenant-id', tenant],
-        /needs a Secret/,
-      ],
-      [
-        ['new', '--client-id', clientA, '--federation', 'binding'],
-        /type user-assigned has no federation/,
-      ],
-      [
-        ['new', '--client-id', clientA, '--application', clientB],
-        /type user-assigned has no application[^]*--type chain/,
-      ],
-      [
-        ['new', '--type', 'federated', '--client-id', clientA, '--agent-identity', clientB],
-        /type federated has no agent identity[^]*--type chain/,
-      ],
-      [
-        ['new', '--client-id', clientA, '--secret', 'pfx'],
-        /type user-assigned has no Secret[^]*--type secret or certificate/,
-      ],
-    ];
-    for (const [words, said] of wrong) {
-      const result = await play(['identity', 'add', ...words], testBedOf());
-      assert.equal(result.code, 2, words.join(' '));
-      assert.match(result.stderr, said);
-      assert.equal(result.stdout, '');
-    }
-  });
-
-  it('adds a chain, and names the id that pods ask by', async () => {
-    const words = ['identity', 'add', 'new', '--type', 'chain', '--client-id', clientA];
-    const of = ['--application', clientB, '--tenant-id', tenant];
-    const application = { tenantID: tenant, clientID: clientB };
-    const { stdout } = await play([...words, ...of], testBedOf());
-    const { spec } = parse(stdout) as { spec: object };
-    assert.deepEqual(spec, { type: 4, clientID: clientA, application });
-    assert.ok(stdout.includes(`# Pods name it by the client id ${clientB}.`), stdout);
-    const ofAgent = await play([...words, ...of, '--agent-identity', tenant], testBedOf());
-    assert.ok(ofAgent.stdout.includes(`agentIdentity: ${tenant}`), ofAgent.stdout);
-    assert.ok(ofAgent.stdout.includes(`by the client id ${tenant}.`), ofAgent.stdout);
-    for (const [more, says] of [
-      [['--tenant-id', tenant], /needs the client id of an application/],
-      [['--application', clientB], /needs a tenant/],
-    ] as const) {
-      const refused = await play([...words, ...more], testBedOf());
-      assert.equal(refused.code, 2);
-      assert.match(refused.stderr, says);
-    }
-  });
-
-  it('adds an agent identity whose blueprint trusts a service account', async () => {
-    const add = ['identity', 'add', 'new', '--type', 'chain'];
-    const ids = ['--application', clientB, '--tenant-id', tenant];
-    const agent = ['--agent-identity', clientA];
-    const application = { tenantID: tenant, clientID: clientB };
-    const [pod, node, binding] = [
-      ['--federation', 'pod'],
-      ['--federation', 'node'],
-      ['--federation', 'binding'],
-    ] as const;
-    for (const federation of [pod, node]) {
-      const { stdout } = await play([...add, ...ids, ...agent, ...federation], testBedOf());
-      const { spec } = parse(stdout) as { spec: object };
-      assert.deepEqual(spec, {
-        type: 4,
-        application,
-        agentIdentity: clientA,
-        federation: federation[1],
-      });
-      assert.ok(stdout.includes(`# Pods name it by the client id ${clientA}.`), stdout);
-    }
-    for (const [words, says] of [
-      [[...agent, ...pod, '--client-id', clientA], /has no managed identity/],
-      [
-        [...agent, ...pod, '--resource-id', ordersId],
-        /Leave out --client-id and --resource-id, or --federation/,
-      ],
-      [pod, /needs an agent identity[^]*--type federated/],
-      [[...agent, ...binding], /Give --federation pod or node/],
-      [agent, /client id is missing/],
-    ] as const) {
-      const { code, stdout, stderr } = await play([...add, ...ids, ...words], testBedOf());
-      assert.deepEqual([code, stdout], [2, '']);
-      assert.match(stderr, says);
-    }
-  });
-
-  it('writes whose service account a federated one has', async () => {
-    const words = ['--client-id', clientA, '--tenant-id', tenant, '--federation', 'binding'];
-    const add = ['identity', 'add', 'new', '--type', 'federated', ...words];
-    const { spec } = parse((await play(add, testBedOf())).stdout) as { spec: object };
-    const expected = { type: 3, clientID: clientA, tenantID: tenant, federation: 'binding' };
-    assert.deepEqual(spec, expected);
-  });
-
-  it('names the Secret of a type that has one', async () => {
-    const words = [
-      'identity',
-      'add',
-      'new',
-      '--type',
-      'certificate',
-      '--client-id',
-      clientA,
-      '--tenant-id',
+  const entra = { clientID: clientA, tenantID: tenant };
+  const agent = `${chain} --agent-identity ${clientA}`;
+  const ofAgent = { type: 4, application, agentIdentity: clientA };
+  const added: readonly (readonly [flags: string, spec: object, served?: string])[] = [
+    // One id is enough where the node has the identity, since the agent has it too.
+    [`--resource-id ${ordersId}`, { type: 0, resourceID: ordersId }],
+    [`--resource-id ${ordersId} ${chain}`, { type: 4, resourceID: ordersId, application }, clientB],
+    [`${ids} ${chain}`, { type: 4, clientID: clientA, application }, clientB],
+    [
+      `${ids} ${chain} --agent-identity ${tenant}`,
+      { type: 4, clientID: clientA, application, agentIdentity: tenant },
       tenant,
-      '--secret',
-      'pfx',
-    ];
-    const { spec } = parse((await play(words, testBedOf())).stdout) as { spec: object };
-    assert.deepEqual(spec, {
-      type: 2,
-      clientID: clientA,
-      tenantID: tenant,
-      clientPassword: { name: 'pfx' },
+    ],
+    [`${agent} --federation pod`, { ...ofAgent, federation: 'pod' }, clientA],
+    [`${agent} --federation node`, { ...ofAgent, federation: 'node' }, clientA],
+    [`${typed} federated --federation binding`, { type: 3, ...entra, federation: 'binding' }],
+    [`${typed} certificate --secret pfx`, { type: 2, ...entra, clientPassword: { name: 'pfx' } }],
+  ];
+  for (const [flags, spec, served] of added) {
+    it(`writes what the flags name: ${flags.replaceAll(/[-\w]{30,}|\S+\/orders/g, '…')}`, async () => {
+      const { code, stdout } = await play(`identity add new ${flags}`, bed);
+      assert.equal(code, 0);
+      assert.deepEqual((parse(stdout) as { spec: object }).spec, spec);
+      const said = /^# Pods name it by the client id (\S+)\.$/m.exec(stdout)?.[1];
+      assert.equal(said, served);
     });
-  });
+  }
+
+  const wrong: readonly (readonly [words: string, said: RegExp])[] = [
+    ['new', /client id is missing[^]*az identity list/],
+    [
+      `new --resource-id ${ordersId} --type federated --tenant-id ${tenant}`,
+      /client id is missing[^]*az identity show --ids/,
+    ],
+    [`new --resource-id ${ordersId} --client-id mine`, /client id is missing or is no GUID/],
+    ['new --client-id mine', /client id is missing or is no GUID[^]*az identity list/],
+    ['new --resource-id orders', /orders is no Azure resource id/],
+    [`new --resource-id [system] ${ids}`, /is no Azure resource id/],
+    [`New! ${ids}`, /cannot be the name of an object/],
+    [`new --type federated ${ids}`, /type federated needs a tenant/],
+    [`new ${typed} secret`, /needs a Secret/],
+    [`new ${ids} --federation binding`, /type user-assigned has no federation/],
+    [
+      `new ${ids} --application ${clientB}`,
+      /type user-assigned has no application[^]*--type chain/,
+    ],
+    [
+      `new --type federated ${ids} --agent-identity ${clientB}`,
+      /type federated has no agent identity[^]*--type chain/,
+    ],
+    [`new ${ids} --secret pfx`, /user-assigned has no Secret[^]*--type secret or certificate/],
+    [`new ${typed} chain`, /needs the client id of an application/],
+    [`new ${ids} --type chain --application ${clientB}`, /needs a tenant/],
+    [`new ${agent} --federation pod ${ids}`, /has no managed identity/],
+    [
+      `new ${agent} --federation pod --resource-id ${ordersId}`,
+      /Leave out --client-id and --resource-id, or --federation/,
+    ],
+    [`new ${chain} --federation pod`, /needs an agent identity[^]*--type federated/],
+    [`new ${agent} --federation binding`, /Give --federation pod or node/],
+    [`new ${agent}`, /client id is missing/],
+  ];
+  for (const [words, said] of wrong) {
+    it(`is refused: ${said.source}`, async () => {
+      const { code, stdout, stderr } = await play(`identity add ${words}`, bed);
+      assert.deepEqual([code, stdout], [2, '']);
+      assert.match(stderr, said);
+    });
+  }
 });
 
 describe('kubectl nmi identity list', () => {
-  it('list shows selectors and pods', async () => {
-    const testBed = testBedOf({
-      pods: ['a', 'b', 'c', 'd'].map((name) =>
-        createPod(name, { labels: { aadpodidbinding: 'orders' } }),
-      ),
-      [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
-    });
-    const { stdout } = await play('identity list', testBed);
-    assert.match(
-      stdout,
-      /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
-    );
-    const application = { tenantID: tenant, clientID: clientB };
-    const chain = createIdentity('orders', { type: 4, clientID: clientA, application });
-    const ofChain = testBedOf({ [kinds.identities]: [chain] });
-    const { stdout: served } = await play('identity list', ofChain);
-    assert.match(served, new RegExp(`orders +chain +${clientB}`));
-    const far = (await play('identity list -A', testBed)).stdout;
-    assert.match(far, /^x +far +user-assigned +- +- +-$/m);
-    const three = testBedOf({
-      pods: ['a', 'b', 'c'].map((name) =>
-        createPod(name, { labels: { aadpodidbinding: 'orders' } }),
-      ),
-    });
-    assert.match((await play('identity list', three)).stdout, / a,b,c\n$/);
+  const named = (...names: readonly string[]) => names.map((name) => createPod(name, bound));
+
+  it('shows ids, selectors and pods', async () => {
+    const far = createIdentity('far', {}, { namespace: 'x' });
+    const identities = { [kinds.identities]: [createIdentity('orders'), far] };
+    const limited = { azureIdentity: 'orders', selector: 'orders', serviceAccount: 'robot' };
+    const ofRobot = { [kinds.bindings]: [createBinding('orders', limited)] };
+    for (const [flags, changes, said] of [
+      [
+        '',
+        { pods: named('a', 'b', 'c', 'd'), ...identities },
+        /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
+      ],
+      [' -A', identities, /^x +far +user-assigned +- +- +-$/m],
+      ['', { pods: named('a', 'b', 'c') }, / a,b,c\n$/],
+      ['', { pods: named('a'), ...ofRobot }, / orders +-\n$/],
+      [
+        '',
+        {
+          [kinds.identities]: [
+            createIdentity('orders', { type: 4, clientID: clientA, application }),
+          ],
+        },
+        new RegExp(`orders +chain +${clientB}`),
+      ],
+    ] as const) {
+      assert.match((await play(`identity list${flags}`, boundTestBed(changes))).stdout, said);
+    }
   });
 
   it('refuses a namespace that does not exist, and shows one that is empty', async () => {
-    const testBed = testBedOf({ namespaces: [{ metadata: { name: 'empty' } }] });
-    const unknown = await play('identity list -n shpo', testBed);
+    const recorded = boundTestBed({ namespaces: [{ metadata: { name: 'empty' } }] });
+    const unknown = await play('identity list -n shpo', recorded);
     assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
     assert.match(unknown.stderr, /^error: namespace shpo does not exist\n/);
-    const empty = await play('identity list -n empty', testBed);
+    const empty = await play('identity list -n empty', recorded);
     assert.deepEqual([empty.code, empty.stderr], [0, '']);
   });
 
-  it('a binding for a service account lists only the pods of that account', async () => {
-    const bindings = [
-      createBinding('orders', {
-        azureIdentity: 'orders',
-        selector: 'orders',
-        serviceAccount: 'robot',
-      }),
-    ];
-    const { stdout } = await play(
-      'identity list -o json',
-      testBedOf({ [kinds.bindings]: bindings }),
-    );
-    assert.deepEqual(
-      (JSON.parse(stdout) as { identities: { pods: string[] }[] }).identities[0]?.pods,
-      [],
-    );
-  });
-
-  it('list is quick with thousands of them, by three calls of kubectl', async () => {
+  it('is quick with thousands of them, by three calls of kubectl', async () => {
     const numbers = Array.from({ length: 5_000 }, (_, at) => `i-${at}`);
-    const testBed = testBedOf({
+    const recorded = boundTestBed({
       pods: numbers.map((name) => createPod(name, { labels: { aadpodidbinding: name } })),
       [kinds.identities]: numbers.map((name) => createIdentity(name)),
       [kinds.bindings]: numbers.map((name) =>
@@ -284,7 +190,7 @@ describe('kubectl nmi identity list', () => {
       ),
     });
     using time = new OwnTime();
-    const { stdout, reads } = await play('identity list -A', testBed);
+    const { stdout, reads } = await play('identity list -A', recorded);
     const tookMs = time.nowMs();
     assert.match(stdout, /^shop +i-4999 .* i-4999 +i-4999$/m);
     assert.equal(reads, 3);
@@ -293,451 +199,352 @@ describe('kubectl nmi identity list', () => {
 });
 
 describe('kubectl nmi identity assign', () => {
-  const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
-  const chain = {
-    type: 4,
-    clientID: clientA,
-    resourceID: ordersId,
-    application: { tenantID: tenant, clientID: clientB },
-  };
-
-  it('limits the binding', async () => {
-    const words = [
-      'identity',
-      'assign',
-      'orders',
-      '--selector',
-      'web',
-      '--service-account',
-      'robot',
-    ];
-    const { stdout } = await play(words, testBedOf({ [kinds.bindings]: [] }));
-    assert.match(stdout, /selector: web\n {2}serviceAccount: robot\n/);
-  });
-
-  it('needs no scale set for an identity that is federated', async () => {
-    const { stdout } = await play(
-      'identity assign orders',
-      testBedOf({ [kinds.identities]: [createIdentity('orders', federated)] }),
+  const assign = 'identity assign orders';
+  const chain = { type: 4, clientID: clientA, resourceID: ordersId, application };
+  const unbound = { [kinds.bindings]: [] };
+  const vmss = / vmss identity assign /;
+  const noVmss = /^(?![^]*vmss)/;
+  const invisible = (other: string) =>
+    new RegExp(
+      `^# No ${other}node of Azure is visible to you. For each scale set: az vmss identity assign`,
+      'm',
     );
-    assert.doesNotMatch(stdout, /vmss/);
-    assert.match(stdout, /It is federated: kubectl nmi identity federate orders -n shop/);
-  });
 
-  it('assigns the managed identity that a chain begins with', async () => {
-    const assign = async (spec: object) => {
-      const testBed = testBedOf({ [kinds.identities]: [createIdentity('orders', spec)] });
-      return (await play('identity assign orders', testBed)).stdout;
-    };
-    const byNode = await assign(chain);
-    assert.match(byNode, /vmss identity assign .*userAssignedIdentities/);
-    assert.match(byNode, /has to trust what it begins with: kubectl nmi identity federate orders/);
-    const byPod = { ...chain, clientID: '', resourceID: '', federation: 'pod' };
-    assert.doesNotMatch(await assign(byPod), /vmss/);
-  });
-
-  it('needs one for an identity without a type, which comes from the node', async () => {
-    const untyped = { ...federated, type: undefined };
-    const { stdout } = await play(
-      'identity assign orders',
-      testBedOf({ [kinds.identities]: [createIdentity('orders', untyped)] }),
-    );
-    assert.match(stdout, /vmss/);
-  });
-
-  it('shows the gap in a command line', async () => {
-    const nodes = [
-      {
-        metadata: { name: 'n' },
-        spec: {
-          providerID:
-            'azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
-        },
-      },
-    ];
-    assert.match(
-      (await play('identity assign orders', testBedOf({ nodes }))).stdout,
+  for (const [what, flags, recorded, ...said] of [
+    [
+      'limits the binding',
+      ' --selector web --service-account robot',
+      boundTestBed(unbound),
+      /selector: web\n {2}serviceAccount: robot\n/,
+    ],
+    [
+      'needs no scale set for an identity that is federated',
+      '',
+      withSpec(federated),
+      noVmss,
+      /It is federated: kubectl nmi identity federate orders -n shop/,
+    ],
+    [
+      'assigns the managed identity that a chain begins with',
+      '',
+      withSpec(chain),
+      vmss,
+      /has to trust what it begins with: kubectl nmi identity federate orders/,
+    ],
+    [
+      'assigns nothing for a chain that begins with a service account',
+      '',
+      withSpec({ ...chain, clientID: '', resourceID: '', federation: 'pod' }),
+      noVmss,
+    ],
+    ['takes no type for one of the node', '', withSpec({ ...federated, type: undefined }), vmss],
+    [
+      'shows the gap in a command line',
+      '',
+      boundTestBed({ nodes: [pool] }),
       /--identities '<resource id of the identity>'/,
-    );
-  });
+    ],
+    [
+      'assigns to no machine that Karpenter made, which is gone tomorrow',
+      '',
+      boundTestBed({ nodes: [nodeOf('virtualMachines/x7', karpenter), pool] }),
+      /^(?![^]*# az vm )[^]*^# az vmss identity assign .* --name pool /m,
+      /^# Azure assigns it to no node that Karpenter makes\. There, use type 3: kubectl nmi migrate to-federation orders -n shop /m,
+    ],
+    [
+      'shows the line for each scale set where only nodes of Karpenter are visible',
+      '',
+      boundTestBed({ nodes: [{ metadata: { name: 'n', labels: karpenter } }] }),
+      invisible('other '),
+    ],
+    ['shows the line for each scale set where no node is visible', '', bed, invisible('')],
+  ] as const) {
+    it(what, async () => {
+      const { code, stdout } = await play(assign + flags, recorded);
+      assert.equal(code, 0);
+      for (const each of said) assert.match(stdout, each);
+    });
+  }
+
+  for (const [words, spec, expected, said] of [
+    [
+      'identity assign none',
+      {},
+      1,
+      /has no AzureIdentity none\nList those .*: kubectl nmi identity list -n shop\n/,
+    ],
+    ['identity assign ordrs', {}, 1, /has no AzureIdentity ordrs\nDid you mean orders\?\n/],
+    [
+      assign,
+      { type: 0, clientID: clientA, resourceID: '/subscriptions/x' },
+      1,
+      /^error: AzureIdentity orders has a spec\.resourceID that is no id of /,
+    ],
+    [`${assign} --selector a/b/c`, {}, 2, /cannot be the value of a label/],
+    [
+      'identity federate orders --service-account=@file',
+      federated,
+      2,
+      /"@file" cannot be the name/,
+    ],
+  ] as const) {
+    it(`is refused: ${said.source}`, async () => {
+      const { code, stderr } = await play(words, withSpec(spec));
+      assert.equal(code, expected);
+      assert.match(stderr, said);
+    });
+  }
 
   it('passes nothing of an object on to az that az would read as something else', async () => {
-    const nodes = [
-      {
-        metadata: { name: 'n' },
-        spec: {
-          providerID:
-            'azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
-        },
-      },
-    ];
-    const verbs = [
-      ['identity', 'assign', 'orders', '--apply'],
-      ['identity', 'federate', 'orders'],
-      ['migrate', 'to-workload-identity', '--apply'],
-      ['migrate', 'to-federation', '--tenant-id', tenant, '--apply'],
-    ];
     const hostile = ['[system]', '@/etc/passwd', '--debug'];
-    const specs = hostile.flatMap((text) => [
-      { type: 0, clientID: clientA, resourceID: text },
-      { type: 3, tenantID: tenant, clientID: text },
-      { type: 3, tenantID: tenant, clientID: clientA, resourceID: text },
-    ]);
-    for (const spec of specs) {
-      for (const words of verbs) {
-        const az = createFakeAz();
-        const testBed = testBedOf(
-          { nodes, [kinds.identities]: [createIdentity('orders', spec)] },
-          az,
-        );
-        const { stdout } = await play(words, testBed);
-        const lines = [...az.lines, ...(stdout.match(/^(?:# )?az .*/gm) ?? [])].join('\n');
-        for (const text of hostile) {
-          assert.ok(!lines.includes(text), `${words.join(' ')}: ${lines}`);
+    for (const text of hostile) {
+      for (const spec of [
+        { type: 0, clientID: clientA, resourceID: text },
+        { type: 3, tenantID: tenant, clientID: text },
+        { ...federated, resourceID: text },
+      ]) {
+        for (const words of [
+          `${assign} --apply`,
+          'identity federate orders',
+          'migrate to-workload-identity --apply',
+          `migrate to-federation --tenant-id ${tenant} --apply`,
+        ]) {
+          const { stdout } = await play(words, withSpec(spec, { nodes: [pool] }));
+          const lines = (stdout.match(/^(?:# )?az .*/gm) ?? []).join('\n');
+          assert.ok(!lines.includes(text), `${words}: ${lines}`);
         }
       }
     }
   });
-
-  it('refuses values for az that are none', async () => {
-    const nothing = testBedOf({ [kinds.bindings]: [] });
-    const words = ['identity', 'federate', 'orders', '--service-account=@file'];
-    const { code, stderr } = await play(words, nothing);
-    assert.deepEqual([code, /"@file" cannot be the name of an object/.test(stderr)], [2, true]);
-    const add = ['identity', 'add', 'new', '--resource-id', '[system]', '--client-id', clientA];
-    assert.match((await play(add, nothing)).stderr, /is no Azure resource id/);
-  });
-
-  it('finds no identity with another name', async () => {
-    const { code, stderr } = await play('identity assign none', testBedOf());
-    assert.equal(code, 1);
-    assert.match(
-      stderr,
-      /has no AzureIdentity none\nList those .*: kubectl nmi identity list -n shop\n/,
-    );
-    const slip = await play('identity assign ordrs', testBedOf());
-    assert.match(slip.stderr, /has no AzureIdentity ordrs\nDid you mean orders\?\n/);
-  });
-
-  it('assigns to no machine that Karpenter made, which is gone tomorrow', async () => {
-    const labels = { 'karpenter.sh/nodepool': 'default' };
-    const idOf = (rest: string) =>
-      `azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/${rest}`;
-    const made = {
-      metadata: { name: 'aks-default-x7', labels },
-      spec: { providerID: idOf('virtualMachines/aks-default-x7') },
-    };
-    const fixed = {
-      metadata: { name: 'n' },
-      spec: { providerID: idOf('virtualMachineScaleSets/pool/virtualMachines/0') },
-    };
-    const { stdout } = await play('identity assign orders', testBedOf({ nodes: [made, fixed] }));
-    assert.equal(stdout.match(/^# az /gm)?.length, 1);
-    assert.match(stdout, /^# az vmss identity assign .* --name pool /m);
-    assert.match(
-      stdout,
-      /^# Azure assigns it to no node that Karpenter makes\. There, use type 3: kubectl nmi migrate to-federation orders -n shop /m,
-    );
-  });
-
-  it('refuses a resource id of the object that is none', async () => {
-    const spec = { type: 0, clientID: clientA, resourceID: '/subscriptions/x' };
-    const { code, stderr } = await play(
-      'identity assign orders',
-      testBedOf({ [kinds.identities]: [createIdentity('orders', spec)] }),
-    );
-    assert.equal(code, 1);
-    assert.match(stderr, /^error: AzureIdentity orders has a spec\.resourceID that is no id of /);
-  });
-
-  it('shows the line for each scale set where no node is visible', async () => {
-    const labels = { 'karpenter.sh/nodepool': 'default' };
-    const made = testBedOf({ nodes: [{ metadata: { name: 'n', labels } }] });
-    assert.match(
-      (await play('identity assign orders', made)).stdout,
-      /^# No other node of Azure is visible to you\. For each scale set: az vmss/m,
-    );
-    const { stdout } = await play('identity assign orders', testBedOf());
-    assert.match(
-      stdout,
-      /^# No node of Azure is visible to you\. For each scale set: az vmss identity assign/m,
-    );
-    assert.match(
-      stdout,
-      /^# Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants$/m,
-    );
-  });
-
-  it('refuses invalid labels', async () => {
-    assert.match(
-      (await play(['identity', 'assign', 'orders', '--selector', 'a b'], testBedOf())).stderr,
-      /cannot be the value of a label/,
-    );
-  });
 });
 
 describe('kubectl nmi identity federate', () => {
-  const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
+  const federate = 'identity federate orders';
+  const agent = createAgentPod('node-1', { args: ['--cloud=usgovernment'] });
+  const robot = createPod('web', { ...bound, spec: { serviceAccountName: 'robot' } });
+  const bedOf = (spec: object = federated, ...pods: readonly RawObject[]) =>
+    withSpec(spec, { pods: [...(pods.length > 0 ? pods : [robot]), agent] });
+  const nameless = createPod('web', { ...bound, spec: { serviceAccountName: '' } });
+  const ofChain = { type: 4, resourceID: ordersId, application };
+  const many = Array.from({ length: 21 }, (_, at) => ` --service-account=a${at}`).join('');
+  const toApp = `az ad app federated-credential create --id ${clientB} .*`;
 
-  const testBed = (
-    spec: object = federated,
-    pods = [
-      createPod('web', {
-        labels: { aadpodidbinding: 'orders' },
-        spec: { serviceAccountName: 'robot' },
-      }),
+  for (const [what, flags, recorded, ...said] of [
+    [
+      'each service account of the bound pods',
+      '',
+      bedOf(),
+      /# subject system:serviceaccount:shop:robot\n[^]*# az identity federated-credential create --name shop-robot-\w+ .*--issuer https:\/\/oidc\.example\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
     ],
-  ) =>
-    testBedOf({
-      pods: [...pods, createAgentPod('node-1', { args: ['--cloud=usgovernment'] })],
-      [kinds.identities]: [createIdentity('orders', spec)],
-    });
-
-  it('has a command line for each service account of the bound pods', async () => {
-    const { stdout } = await play('identity federate orders', testBed());
-    assert.match(
-      stdout,
-      /# subject system:serviceaccount:shop:robot\n[^]*# az identity federated-credential create --name shop-robot-\w+ .*--issuer https:\/\/oidc\.example\/1\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
-    );
-  });
-
-  it('has the credential by which an application trusts the managed identity of a chain', async () => {
-    const application = { tenantID: tenant, clientID: clientB };
-    const byResource = { type: 4, resourceID: ordersId, application };
-    const { stdout } = await play('identity federate orders', testBed(byResource));
-    assert.match(stdout, /az identity show --ids \S+ --query .*PRINCIPAL_ID:principalId/);
-    assert.match(
-      stdout,
+    [
+      'the default account of a pod that names none',
+      '',
+      bedOf(federated, nameless),
+      /^# subject system:serviceaccount:shop:default$/m,
+    ],
+    [
+      'the managed identity of a chain, which its application trusts',
+      '',
+      bedOf(ofChain),
+      /az identity show --ids \S+ --query .*PRINCIPAL_ID:principalId/,
+      new RegExp(`${toApp}microsoftonline\\.us/TENANT.*USGov`),
+      // az replaces a credential of the same name, and other clusters have the same names of objects.
+      /"name":"shop-orders-[0-9a-f]{16}"/,
+      /^(?![^]*system:serviceaccount)/,
+    ],
+    [
+      'the managed identity of a chain, which has a client id',
+      '',
+      bedOf({ type: 4, clientID: clientA, application }),
+      new RegExp(`\\[\\?clientId=='${clientA}'\\]`),
+    ],
+    [
+      'the service accounts that the blueprint of a chain trusts',
+      '',
+      bedOf({ type: 4, federation: 'pod', application, agentIdentity: clientA }),
+      new RegExp(`${toApp}system:serviceaccount:shop:robot`),
+    ],
+    [
+      'the agent’s account if the identity specifies node',
+      '',
+      bedOf({ ...federated, federation: 'node' }),
+      /subject system:serviceaccount:kube-system:default/,
+    ],
+    [
+      'names where there are no pods yet, with a warning of too many',
+      many,
+      bedOf(federated, createPod('other')),
+      /^# 21 service accounts, and Azure allows 20 federated/m,
+    ],
+    [
+      'a ClusterRole and a line of az aks if the identity specifies binding',
+      '',
+      bedOf({ ...federated, federation: 'binding' }),
+      /^kind: ClusterRoleBinding$[^]*^ {2}- kind: ServiceAccount$/m,
       new RegExp(
-        `az ad app federated-credential create --id ${clientB} .*microsoftonline\\.us/TENANT.*USGov`,
+        `^# az aks identity-binding create --resource-group CLUSTER_RESOURCE_GROUP --cluster-name CLUSTER --name orders --managed-identity-resource-id ${ordersId}$`,
+        'm',
       ),
-    );
-    assert.doesNotMatch(stdout, /system:serviceaccount/);
-    // az replaces a credential of the same name, and other clusters have the same names of objects.
-    assert.match(stdout, /"name":"shop-orders-[0-9a-f]{16}"/);
-    const json = await play('identity federate orders -o json', testBed(byResource));
-    assert.equal((JSON.parse(json.stdout) as { done: boolean }).done, false);
-    const byClient = { type: 4, clientID: clientA, application };
-    const found = await play('identity federate orders', testBed(byClient));
-    assert.ok(found.stdout.includes(`[?clientId=='${clientA}']`), found.stdout);
-  });
+    ],
+  ] as const) {
+    it(`is for ${what}`, async () => {
+      const { code, stdout, calls } = await play(federate + flags, recorded);
+      assert.equal(code, 0);
+      for (const each of said) assert.match(stdout, each);
+      assert.ok(
+        calls.every(([, verb]) => verb === 'get'),
+        'it changes nothing itself',
+      );
+    });
+  }
 
-  it('is for the service accounts that the blueprint of a chain trusts', async () => {
-    const application = { tenantID: tenant, clientID: clientB };
-    const chain = { type: 4, federation: 'pod', application, agentIdentity: clientA };
-    const { stdout } = await play('identity federate orders', testBed(chain));
-    const line = `az ad app federated-credential create --id ${clientB} .*system:serviceaccount:shop:robot`;
-    assert.match(stdout, new RegExp(line));
-  });
-
-  it('is for the default account of a pod that names none, and changes nothing itself', async () => {
-    const labels = { aadpodidbinding: 'orders' };
-    const pods = [createPod('web', { labels, spec: { serviceAccountName: '' } })];
-    const words = ['identity', 'federate', 'orders', '-o', 'json'];
-    const { stdout } = await play(words, testBed(federated, pods));
+  it('has the same in JSON, which says that nothing is done', async () => {
+    const { stdout } = await play(`${federate} -o json`, bedOf());
     const { done, notes } = JSON.parse(stdout) as { done: boolean; notes: readonly string[] };
     assert.equal(done, false);
-    assert.ok(notes.includes('subject system:serviceaccount:shop:default'), stdout);
+    assert.ok(notes.includes('subject system:serviceaccount:shop:robot'), stdout);
   });
 
-  it('accepts names if there are no pods yet, and warns of too many', async () => {
-    const none = await play('identity federate orders', testBed(federated, []));
-    assert.equal(none.code, 2);
-    assert.match(none.stderr, /no service account is known/);
-    const many = Array.from({ length: 21 }, (_, index) => `--service-account=a${index}`);
-    assert.match(
-      (await play(['identity', 'federate', 'orders', ...many], testBed())).stdout,
-      /^# 21 service accounts, and Azure allows 20 federated/m,
-    );
-  });
-
-  it('is for the agent’s account if the identity specifies node', async () => {
-    const { stdout } = await play(
-      'identity federate orders',
-      testBed({ ...federated, federation: 'node' }),
-    );
-    assert.match(stdout, /subject system:serviceaccount:kube-system:default/);
-    const elsewhere = await play(
-      'identity federate orders --agent-namespace agents',
-      testBed({ ...federated, federation: 'node' }),
-    );
-    assert.equal(elsewhere.code, 2);
-    assert.match(
-      elsewhere.stderr,
-      /no verified agent is in namespace agents, so .*\nAgents in another namespace need --agent-namespace/,
-    );
-  });
-
-  it('is a ClusterRole and a line of az aks if the identity specifies binding', async () => {
-    const spec = { ...federated, federation: 'binding' };
-    const { code, stdout, calls } = await play('identity federate orders', testBed(spec));
-    assert.deepEqual([code, calls], [0, []], 'it changes nothing itself');
-    assert.match(stdout, /^kind: ClusterRoleBinding$[^]*^ {2}- kind: ServiceAccount$/m);
-    const line = `az aks identity-binding create --resource-group CLUSTER_RESOURCE_GROUP --cluster-name CLUSTER --name orders --managed-identity-resource-id ${ordersId}`;
-    assert.ok(stdout.includes(`# ${line}\n`), stdout);
-  });
-
-  it('needs an issuer that Entra ID can read', async () => {
-    const { code, stderr } = await play('identity federate orders', {
-      ...testBed(),
-      other: () => ok('{"issuer":"kubernetes.default.svc"}'),
-    });
-    assert.equal(code, 1);
-    assert.equal(
-      stderr,
-      'error: the cluster has no issuer that Entra ID could read\nFor AKS: az aks update --enable-oidc-issuer\n',
-    );
+  it('needs a service account, an agent for its own, and an issuer that Entra ID can read', async () => {
+    const other = () => ok('{"issuer":"kubernetes.default.svc"}');
+    const ofNode = bedOf({ ...federated, federation: 'node' });
+    for (const [flags, recorded, expected, said] of [
+      ['', bedOf(federated, createPod('other')), 2, /no service account is known/],
+      [
+        ' --agent-namespace agents',
+        ofNode,
+        2,
+        /no verified agent is in namespace agents, so .*\nAgents in another namespace need --agent-namespace/,
+      ],
+      [
+        '',
+        { ...bedOf(), other },
+        1,
+        /^error: the cluster has no issuer that Entra ID could read\nFor AKS: az aks update --enable-oidc-issuer\n$/,
+      ],
+    ] as const) {
+      const { code, stderr } = await play(federate + flags, recorded);
+      assert.equal(code, expected);
+      assert.match(stderr, said);
+    }
   });
 });
 
-const revoke = ['identity', 'revoke', 'orders'];
-
-/** A server that keeps the field, unless it is of an older definition. */
-function serverOf(given: {
-  readonly spec?: object;
-  readonly drops?: boolean;
-  readonly revertsIt?: boolean;
-  readonly serverTime?: string;
-}): Recorded {
-  const { spec = { type: 0, clientID: clientA }, drops, revertsIt, serverTime } = given;
-  const stored: RawObject[] = [createIdentity('orders', spec)];
-  return {
-    ...boundTestBed({ [kinds.identities]: stored }),
-    other: (_program, args) => {
-      const patch = args.find((each) => each.startsWith('--patch='))?.slice('--patch='.length);
-      const change = JSON.parse(patch ?? '{}') as { readonly spec: object };
-      const next = createIdentity('orders', drops === true ? spec : { ...spec, ...change.spec });
-      const times = [
-        { manager: 'helm', time: '2027-01-01T00:00:00Z' },
-        { manager: 'kubectl-nmi', time: serverTime },
-      ];
-      if (args.includes('--dry-run=server')) {
-        return ok(JSON.stringify({ ...next, metadata: { managedFields: times } }));
-      }
-      if (revertsIt !== true) stored[0] = next;
-      return ok('patched\n');
-    },
-  };
-}
-
-const patchOf = (time: string) => `--patch={"spec":{"notBefore":"${time}"}}`;
-
 describe('kubectl nmi identity revoke', () => {
+  const revoke = 'identity revoke orders';
+  const patchOf = (time: string) => `--patch={"spec":{"notBefore":"2026-11-27T${time}Z"}}`;
+  const managed = { type: 0, clientID: clientA };
+
+  /** A server that keeps the field, unless it is of an older definition. */
+  function serverOf(given: {
+    readonly spec?: object;
+    readonly drops?: boolean;
+    readonly revertsIt?: boolean;
+    readonly serverTime?: string;
+  }): Recorded {
+    const { spec = managed, drops, revertsIt, serverTime } = given;
+    const stored: RawObject[] = [createIdentity('orders', spec)];
+    return {
+      ...boundTestBed({ [kinds.identities]: stored }),
+      other: (args) => {
+        const patch = args.find((each) => each.startsWith('--patch='))?.slice('--patch='.length);
+        const change = JSON.parse(patch ?? '{}') as { readonly spec: object };
+        const next = createIdentity('orders', drops === true ? spec : { ...spec, ...change.spec });
+        const managedFields = [
+          { manager: 'helm', time: '2027-01-01T00:00:00Z' },
+          { manager: 'kubectl-nmi', time: serverTime },
+        ];
+        if (args.includes('--dry-run=server')) {
+          return ok(JSON.stringify({ ...next, metadata: { managedFields } }));
+        }
+        if (revertsIt !== true) stored[0] = next;
+        return ok('patched\n');
+      },
+    };
+  }
+
   it('shows the change and what it cannot do, and does nothing', async () => {
-    const { code, stdout, calls } = await play(revoke, serverOf({}));
-    assert.deepEqual([code, calls], [0, []]);
-    assert.match(stdout, /^# In context dev, namespace shop:\n/);
     const ofNode =
       /# Its tokens begin with one of the node: Azure itself may return the same token/;
-    assert.match(stdout, ofNode);
-    assert.match(stdout, /kubectl --context=dev patch \S+ orders .*"notBefore":"2026-11-27T06:00/);
-    const application = { tenantID: 'a.example', clientID: clientA };
+    const chain = { type: 4, clientID: clientA, application };
     for (const [spec, isOfNode] of [
+      [managed, true],
       [{ clientID: clientA }, true],
-      [{ type: 4, clientID: clientA, application }, true],
+      [chain, true],
       [{ type: 4, federation: 'pod', application, agentIdentity: clientA }, false],
-      [{ type: 3, clientID: clientA, tenantID: 'a.example' }, false],
+      [federated, false],
     ] as const) {
-      const shown = await play(revoke, serverOf({ spec }));
-      assert.equal(ofNode.test(shown.stdout), isOfNode, JSON.stringify(spec));
+      const { code, stdout, calls } = await play(revoke, serverOf({ spec }));
+      assert.deepEqual([code, calls], [0, []]);
+      assert.match(stdout, /^# In context dev, namespace shop:\n/);
+      assert.match(
+        stdout,
+        /kubectl --context=dev patch \S+ orders .*"notBefore":"2026-11-27T06:00/,
+      );
+      assert.equal(ofNode.test(stdout), isOfNode, JSON.stringify(spec));
     }
   });
 
   it('tries the change, makes it with --apply, and reads it back', async () => {
-    const { code, stdout, calls } = await play([...revoke, '--apply'], serverOf({}));
+    const { code, stdout, calls } = await play(`${revoke} --apply`, serverOf({}));
     assert.equal(code, 0);
-    const made = ['kubectl', 'patch', kinds.identities, 'orders', '--namespace=shop'];
-    const how = ['--type=merge', '--field-manager=kubectl-nmi', patchOf('2026-11-27T06:00:00Z')];
+    const made = `kubectl patch ${kinds.identities} orders --namespace=shop --type=merge --field-manager=kubectl-nmi ${patchOf('06:00:00')}`;
     assert.deepEqual(
-      calls.map((each) => each.filter((word) => !/^--(?:context|request-timeout)=/.test(word))),
-      [
-        [...made, ...how, '--dry-run=server', '--output=json', '--show-managed-fields'],
-        [...made, ...how],
-      ],
+      calls.map((each) => each.join(' ').replaceAll(/ --(?:context|request-timeout)=\S+/g, '')),
+      [`${made} --dry-run=server --output=json --show-managed-fields`, made],
     );
     assert.match(stdout, /\npatched\n$/);
   });
 
-  it('takes the time of the server if the clock of this machine is ahead', async () => {
-    for (const [serverTime, time] of [
-      ['2026-11-27T04:00:00Z', '2026-11-27T04:00:00Z'],
-      ['2026-11-27T06:30:00Z', '2026-11-27T06:00:00Z'],
-      ['never', '2026-11-27T06:00:00Z'],
+  it('takes the time of the server if this machine is ahead, and a second that the object does not have', async () => {
+    for (const [given, time, sleptMs] of [
+      [{ serverTime: '2026-11-27T04:00:00Z' }, '04:00:00', []],
+      [{ serverTime: '2026-11-27T06:30:00Z' }, '06:00:00', []],
+      [{ serverTime: 'never' }, '06:00:00', []],
+      [{ spec: { ...managed, notBefore: '2026-11-27T06:00:00Z' } }, '06:00:01', [1_000]],
+      [{ spec: { ...managed, notBefore: '2026-11-27T05:59:59Z' } }, '06:00:00', []],
     ] as const) {
-      const { code, calls } = await play([...revoke, '--apply'], serverOf({ serverTime }));
-      assert.equal(code, 0);
-      assert.ok(calls[1]?.includes(patchOf(time)), serverTime);
+      const sleeps: number[] = [];
+      const recorded = { ...serverOf(given), onSleep: (ms: number) => sleeps.push(ms) };
+      const { code, calls } = await play(`${revoke} --apply`, recorded);
+      assert.deepEqual([code, sleeps], [0, sleptMs]);
+      assert.ok(calls[1]?.includes(patchOf(time)), calls.join('\n'));
     }
   });
 
-  it('waits for the next second if the object has the present one already', async () => {
-    const spec = { type: 0, clientID: clientA, notBefore: '2026-11-27T06:00:00Z' };
-    const sleeps: number[] = [];
-    const { code, calls } = await play([...revoke, '--apply'], {
-      ...serverOf({ spec }),
-      onSleep: (ms) => sleeps.push(ms),
-    });
-    assert.deepEqual([code, sleeps], [0, [1000]]);
-    assert.ok(calls[1]?.includes(patchOf('2026-11-27T06:00:01Z')), calls.join('\n'));
-    const earlier = { ...spec, notBefore: '2026-11-27T05:59:59Z' };
-    const later = await play([...revoke, '--apply'], serverOf({ spec: earlier }));
-    assert.ok(later.calls[1]?.includes(patchOf('2026-11-27T06:00:00Z')));
-  });
-
-  it('changes nothing where the definition is too old for it', async () => {
-    const { code, stderr, calls } = await play([...revoke, '--apply'], serverOf({ drops: true }));
-    assert.equal(code, 1);
-    assert.equal(calls.length, 1);
-    assert.match(
-      stderr,
-      /AzureIdentity shop\/orders is not revoked: the cluster does not keep its spec\.notBefore\n.*crds\.yaml/,
-    );
-  });
-
-  it('fails if the object does not have it afterwards', async () => {
-    const server = serverOf({ revertsIt: true });
-    const { code, stderr } = await play([...revoke, '--apply'], server);
-    assert.equal(code, 1);
-    assert.match(stderr, /is not revoked/);
-  });
-
-  it('reports an identity that does not exist', async () => {
-    const { code, stderr } = await play('identity revoke nobody', serverOf({}));
-    assert.notEqual(code, 0);
-    assert.match(stderr, /nobody/);
+  it('fails where the definition is too old for it, the object reverts, or does not exist', async () => {
+    const old =
+      /AzureIdentity shop\/orders is not revoked: the cluster does not keep its spec\.notBefore\n.*crds\.yaml/;
+    for (const [name, given, count, said] of [
+      ['orders', { drops: true }, 1, old],
+      ['orders', { revertsIt: true }, 2, /is not revoked/],
+      ['nobody', {}, 0, /nobody/],
+    ] as const) {
+      const { code, stderr, calls } = await play(
+        `identity revoke ${name} --apply`,
+        serverOf(given),
+      );
+      assert.deepEqual([code, calls.length], [1, count]);
+      assert.match(stderr, said);
+    }
   });
 });
 
 describe('a plan', () => {
-  const nodes = [
-    {
-      metadata: { name: 'n' },
-      spec: {
-        providerID:
-          'azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
-      },
-    },
-  ];
-  const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
-  function planBedOf(
-    az = createFakeAz(),
-    kubectl = ok('azureidentitybinding created\n'),
-    changes: Recorded['objects'] = { [kinds.bindings]: [] },
-  ): Recorded {
-    return {
-      ...boundTestBed({
-        nodes,
-        [kinds.identities]: [createIdentity('orders', { type: 0, clientID, resourceID: ordersId })],
-        ...changes,
-      }),
-      other: (program, args) => (program === 'az' ? az.run(args) : kubectl),
-    };
-  }
-  const programsOf = (calls: readonly (readonly string[])[]) =>
-    calls.map((words) => words.slice(0, 2).join(' '));
+  const assign = 'identity assign orders';
+  const created = ok('azureidentitybinding created\n');
+  const bedOf = (changes: Recorded['objects'] = { [kinds.bindings]: [] }, create = created) => ({
+    ...withSpec(
+      { type: 0, clientID: clientA, resourceID: ordersId },
+      { nodes: [pool], ...changes },
+    ),
+    other: ((args, input) =>
+      args[0] === 'create' ? create : serverAnswers(args, input)) as NonNullable<Recorded['other']>,
+  });
+  const az = `# az vmss identity assign --subscription s --resource-group rg --name pool --identities ${ordersId}\n`;
 
   it('is shown by default: YAML for kubectl, the rest as comments', async () => {
-    const { stdout, calls } = await play('identity assign orders', planBedOf());
+    const { stdout, calls } = await play(assign, bedOf());
     assert.deepEqual(calls, []);
     assert.equal(
       stdout,
@@ -752,92 +559,63 @@ spec:
   selector: orders
 # Pods get it by the label aadpodidbinding=orders in their template.
 # Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants
-# az vmss identity assign --subscription s --resource-group rg --name pool --identities ${ordersId}
-`,
+${az}`,
     );
-  });
-
-  it('names its cluster also when it has one line only', async () => {
-    const existing = { [kinds.bindings]: [createBinding('orders')] };
-    const { stdout } = await play(
-      'identity assign orders',
-      planBedOf(undefined, undefined, existing),
-    );
-    assert.match(stdout, /^# In context dev, namespace shop:\n(?:# (?!az ).*\n)*# az .*\n$/);
+    const { stdout: lines } = await play(assign, bedOf({}));
+    assert.match(lines, /^# In context dev, namespace shop:\n(?:# (?!az ).*\n)*# az .*\n$/);
   });
 
   it('has no YAML line injected by the text of an object', async () => {
     const hostile = `orders\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
     const annotations = { 'azure.workload.identity/client-id': hostile };
-    const { stdout } = await play(
-      'migrate to-workload-identity',
-      planBedOf(undefined, ok('{"issuer":"https://oidc.example/"}'), {
-        serviceaccounts: [createObject('ServiceAccount', 'default', {}, { annotations }, 'v1')],
-      }),
-    );
+    const serviceaccounts = [createObject('ServiceAccount', 'default', {}, { annotations }, 'v1')];
+    const { stdout } = await play('migrate to-workload-identity', bedOf({ serviceaccounts }));
     assert.equal(parseAllDocuments(stdout).length, 0);
     assert.match(stdout, /^# Service account shop\/default is left out: .*apiVersion: v1.*$/m);
     assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
   });
 
   it('is executed with --apply, in the cluster and not in Azure', async () => {
-    const az = createFakeAz();
-    const { code, stdout, calls, inputs } = await play(
-      'identity assign orders --apply',
-      planBedOf(az),
-    );
+    const { code, stdout, calls, inputs } = await play(`${assign} --apply`, bedOf());
     assert.equal(code, 0);
-    assert.deepEqual([programsOf(calls), az.lines], [['kubectl create'], []]);
+    assert.deepEqual(ofCommands(calls), ['kubectl create']);
     assert.match(inputs[0] ?? '', /^apiVersion: aadpodidentity/);
-    assert.match(
-      stdout,
-      /^# In context .*\n# az vmss identity assign .*\nazureidentitybinding created\n$/s,
-    );
-  });
-
-  it('ends with the failure of kubectl', async () => {
+    assert.match(stdout, /^# In context .*\n# az vmss .*\nazureidentitybinding created\n$/s);
     const denied = failed(
       'Error from server (Forbidden): x cannot create resource "azureidentitybindings" in API group "aadpodidentity.k8s.io" in the namespace "shop"',
     );
-    const { code, stderr } = await play(
-      'identity assign orders --apply',
-      planBedOf(undefined, denied),
-    );
-    assert.equal(code, 77);
-    assert.match(stderr, /verbs: \["create"\] in namespace shop/);
+    const refused = await play(`${assign} --apply`, bedOf(undefined, denied));
+    assert.equal(refused.code, 77);
+    assert.match(refused.stderr, /verbs: \["create"\] in namespace shop/);
   });
 
   it('is one document in JSON, whatever commands it runs', async () => {
-    const { stdout } = await play('identity assign orders --apply -o json', planBedOf());
-    const { done, az } = JSON.parse(stdout) as { done: boolean; az: string[][] };
-    assert.deepEqual([done, az[0]?.[0]], [true, 'vmss']);
-    assert.match(
-      (await play('identity assign orders -o yaml', planBedOf())).stdout,
-      /^target: context dev, namespace shop\nobjects:\n/,
-    );
+    const { stdout } = await play(`${assign} --apply -o json`, bedOf());
+    const { done, az: lines } = JSON.parse(stdout) as { done: boolean; az: string[][] };
+    assert.deepEqual([done, lines[0]?.[0]], [true, 'vmss']);
+    const yaml = await play(`${assign} -o yaml`, bedOf());
+    assert.match(yaml.stdout, /^target: context dev, namespace shop\nobjects:\n/);
   });
 
   it('creates what is not there, and overwrites nothing', async () => {
-    const words = ['identity', 'assign', 'orders', '--selector', 'web', '--apply'];
-    const other = planBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
-    const { code, stderr, calls } = await play(words, other);
+    const words = `${assign} --selector web --apply`;
+    const bindingOf = (spec: object) =>
+      bedOf({ [kinds.bindings]: [createBinding('orders', { azureIdentity: 'orders', ...spec })] });
+    const { code, stderr, calls } = await play(words, bindingOf({ selector: 'orders' }));
     assert.deepEqual([code, calls], [1, []]);
     assert.equal(
       stderr,
       'error: AzureIdentityBinding shop/orders exists; its spec.selector is "orders", and would be "web"\nChoose another name, or change it yourself: kubectl --context=dev -n shop edit azureidentitybindings.aadpodidentity.k8s.io orders\n',
     );
-    const limited = { azureIdentity: 'orders', selector: 'web', serviceAccount: 'robot' };
-    const narrower = planBedOf(undefined, undefined, {
-      [kinds.bindings]: [createBinding('orders', limited)],
-    });
-    assert.match((await play(words, narrower)).stderr, /is "robot", and would be not set/);
-    const blind = { ...planBedOf(), forbidden: { [kinds.bindings]: 'all-namespaces' } } as const;
+    const narrower = await play(words, bindingOf({ selector: 'web', serviceAccount: 'robot' }));
+    assert.match(narrower.stderr, /is "robot", and would be not set/);
+    const blind = { ...bedOf(), forbidden: { [kinds.bindings]: 'all-namespaces' } } as const;
     assert.equal((await play(words, blind)).code, 0);
   });
 
   it('names the user’s own connection in every command', async () => {
     const words = ['migrate', 'to-workload-identity', '--context', 'prod', '--as', 'a b'];
-    const { stdout } = await play(words, planBedOf(undefined, issuer, {}));
+    const { stdout } = await play(words, bedOf({}));
     assert.match(stdout, /^# kubectl --context=dev '--as=a b' annotate serviceaccount default/m);
   });
 });

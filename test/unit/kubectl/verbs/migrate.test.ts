@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import type { RawObject } from '../../../../src/kubectl/base/object.ts';
-import { createFakeAz, ordersId, tenant } from '../../../kubectl/support/fake-az.ts';
+import { asRecord } from '../../../../src/base/json-value.ts';
+import { metadataOf, specOf, type RawObject } from '../../../../src/kubectl/base/object.ts';
 import {
-  type Recorded,
+  bound,
   boundTestBed,
   clientA,
   clientB,
@@ -14,50 +14,43 @@ import {
   createObject,
   createPod,
   kinds,
-  ok,
+  ordersId,
   play,
+  tenant,
+  type Recorded,
 } from '../../../kubectl/support/recorded-kubectl.ts';
 
-const managed = createIdentity('orders', {
-  type: 0,
-  clientID: clientA,
-  resourceID: ordersId.toUpperCase(),
-});
-
-const exportBedOf = (changes = {}) => boundTestBed({ [kinds.identities]: [managed], ...changes });
-
-describe('kubectl nmi migrate', () => {
-  it('needs a verb', async () => {
-    const { code, stderr } = await play('migrate', exportBedOf());
-    assert.deepEqual([code, stderr.includes('No verb is given after migrate.')], [2, true]);
-  });
-});
+const assigned = { type: 0, clientID: clientA, resourceID: ordersId };
+const bedOf = (changes: Recorded['objects'] = {}) =>
+  boundTestBed({ [kinds.identities]: [createIdentity('orders', assigned)], ...changes });
+/** Bound, each with an address of its own. */
+const podsOf = (...accounts: readonly string[]) =>
+  accounts.map((serviceAccountName, at) =>
+    createPod(`web-${at}`, { ...bound, ip: `10.1.0.${at + 1}`, spec: { serviceAccountName } }),
+  );
+/** A binding of the same name, for the pods of the first one by default. */
+const bind = (name: string, changes: object = {}) =>
+  createBinding(name, { azureIdentity: name, selector: 'orders', ...changes });
+/** The calls that change the cluster. */
+const changesIn = (calls: readonly (readonly string[])[]) =>
+  calls.map((words) => words.join(' ')).filter((line) => !line.includes(' --raw='));
 
 describe('kubectl nmi migrate export-addon', () => {
+  const labels = { 'addonmanager.kubernetes.io/mode': 'Reconcile', team: 'shop' };
+  const exported = async (changes: Recorded['objects']) => {
+    const { stdout } = await play('migrate export-addon', bedOf(changes));
+    return parseAllDocuments(stdout).map((each) => each.toJS() as RawObject);
+  };
+
   it('has the author’s fields, and none of the server or the add-on', async () => {
-    const object = {
-      ...managed,
-      metadata: {
-        name: 'orders',
-        namespace: 'shop',
-        uid: 'u',
-        resourceVersion: '7',
-        managedFields: [{}],
-        generation: 3,
-        labels: { 'addonmanager.kubernetes.io/mode': 'Reconcile', team: 'shop' },
-        annotations: {
-          'kubectl.kubernetes.io/last-applied-configuration': '{}',
-          'shop.example/contact': 'orders',
-        },
-      },
-      status: { availableReplicas: 1 },
-    };
-    const { stdout } = await play(
-      'migrate export-addon',
-      exportBedOf({ [kinds.identities]: [object] }),
-    );
-    const [first, second] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
-    assert.deepEqual(first, {
+    const orders = createIdentity('orders', assigned);
+    const lastApplied = 'kubectl.kubernetes.io/last-applied-configuration';
+    const annotations = { [lastApplied]: '{}', 'shop.example/contact': 'orders' };
+    const ofServer = { uid: 'u', resourceVersion: '7', managedFields: [{}], generation: 3 };
+    const metadata = { name: 'orders', namespace: 'shop', ...ofServer, labels, annotations };
+    const object = { ...orders, metadata, status: { availableReplicas: 1 } };
+    const [identity, binding] = await exported({ [kinds.identities]: [object] });
+    assert.deepEqual(identity, {
       apiVersion: 'aadpodidentity.k8s.io/v1',
       kind: 'AzureIdentity',
       metadata: {
@@ -66,457 +59,313 @@ describe('kubectl nmi migrate export-addon', () => {
         labels: { team: 'shop' },
         annotations: { 'shop.example/contact': 'orders' },
       },
-      spec: { type: 0, clientID: clientA, resourceID: ordersId.toUpperCase() },
+      spec: assigned,
     });
-    const { kind, spec } = second as { kind: string; spec: { azureIdentity: string } };
-    assert.deepEqual([kind, spec.azureIdentity], ['AzureIdentityBinding', 'orders-copy']);
+    assert.equal(binding?.['kind'], 'AzureIdentityBinding');
+    assert.equal(specOf(binding)['azureIdentity'], 'orders-copy');
   });
 
   it('leaves the names of objects that no add-on manages', async () => {
-    const { stdout } = await play('migrate export-addon', exportBedOf());
-    const [first, second] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
-    const { metadata } = first as { metadata: object };
-    assert.deepEqual(metadata, { name: 'orders', namespace: 'shop' });
-    assert.equal((second as { spec: { azureIdentity: string } }).spec.azureIdentity, 'orders');
-  });
-
-  it('leaves what a binding of the add-on names, if that is not of the add-on', async () => {
-    const labels = { 'addonmanager.kubernetes.io/mode': 'Reconcile' };
-    const spec = { azureIdentity: 'orders', selector: 'orders' };
-    const { stdout } = await play(
-      'migrate export-addon',
-      exportBedOf({ [kinds.bindings]: [createBinding('orders', spec, { labels })] }),
-    );
-    const [, copy] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
-    assert.deepEqual(copy, {
-      apiVersion: 'aadpodidentity.k8s.io/v1',
-      kind: 'AzureIdentityBinding',
-      metadata: { name: 'orders-copy', namespace: 'shop' },
-      spec,
-    });
+    const managed = { [kinds.bindings]: [createBinding('orders', undefined, { labels })] };
+    for (const [changes, bindingName] of [
+      [{}, 'orders'],
+      [managed, 'orders-copy'],
+    ] as const) {
+      const [identity = {}, binding = {}] = await exported(changes);
+      assert.deepEqual(metadataOf(identity), { name: 'orders', namespace: 'shop' });
+      assert.equal(metadataOf(binding)['name'], bindingName);
+      assert.deepEqual(specOf(binding), { azureIdentity: 'orders', selector: 'orders' });
+    }
   });
 
   it('does not make an empty file', async () => {
-    assert.equal((await play('migrate export-addon -n none', exportBedOf())).code, 1);
+    assert.equal((await play('migrate export-addon -n none', bedOf())).code, 1);
   });
 });
 
 describe('kubectl nmi migrate to-federation', () => {
-  const words = ['migrate', 'to-federation'];
-  const withTenant = [...words, '--tenant-id', tenant];
-  const assigned = { type: 0, clientID: clientA, resourceID: ordersId };
-  const podOf = (serviceAccountName: string, selector = 'orders') =>
-    createPod(`web-${serviceAccountName}`, {
-      labels: { aadpodidbinding: selector },
-      spec: { serviceAccountName },
-    });
-  function testBedOf(changes: Recorded['objects'] = {}, az = createFakeAz()): Recorded {
-    const bed = boundTestBed({
-      pods: [podOf('robot')],
-      [kinds.identities]: [createIdentity('orders', assigned)],
-      ...changes,
-    });
-    return {
-      ...bed,
-      other: (program, args) => {
-        if (program === 'az') return az.run(args);
-        return ok(args[0] === 'patch' ? 'patched\n' : '{"issuer":"https://oidc.example/"}');
-      },
-    };
-  }
-  const changesOf = (calls: readonly (readonly string[])[]) =>
-    calls.filter(([program, verb]) => program === 'kubectl' && verb === 'patch');
-  const patch = (...steps: readonly object[]) => `--patch=${JSON.stringify(steps)}`;
+  const words = `migrate to-federation --tenant-id ${tenant}`;
+  const robot = { pods: podsOf('robot') };
+  const patchOf = (...steps: readonly object[]) =>
+    `kubectl patch ${kinds.identities} orders --namespace=shop --type=json --field-manager=kubectl-nmi --patch=${JSON.stringify(steps)} --context=dev --request-timeout=15s`;
+  const namesIn = (calls: readonly (readonly string[])[]) =>
+    changesIn(calls).map((line) => line.split(' ')[3]);
 
   it('shows the credentials, then the change of the object, and does neither', async () => {
-    const { code, stdout, calls } = await play(withTenant, testBedOf());
-    assert.equal(code, 0);
-    assert.deepEqual(changesOf(calls), []);
-    assert.match(stdout, /^# In context dev, namespace shop:\n/);
+    const { code, stdout, calls } = await play(words, bedOf(robot));
+    assert.deepEqual([code, changesIn(calls)], [0, []]);
     assert.match(
       stdout,
-      /\n# az identity federated-credential create --name shop-robot-\w+ .*--identity-name orders --issuer https:\/\/oidc\.example\/ --subject system:serviceaccount:shop:robot --audiences api:\/\/AzureADTokenExchange\n# kubectl --context=dev patch azureidentities\.aadpodidentity\.k8s\.io orders --namespace=shop .*"value":3/,
+      /^# In context dev, namespace shop:\n[^]*\n# az identity federated-credential create --name shop-robot-\w+ .*--identity-name orders --issuer https:\/\/oidc\.example\/ --subject system:serviceaccount:shop:robot --audiences api:\/\/AzureADTokenExchange\n# kubectl --context=dev patch azureidentities\.aadpodidentity\.k8s\.io orders --namespace=shop .*"value":3/,
     );
   });
 
   it('changes the type and adds the tenant with --apply, if nobody changed the type meanwhile', async () => {
-    const { code, stdout, calls, inputs } = await play([...withTenant, '--apply'], testBedOf());
-    assert.equal(code, 0);
-    assert.deepEqual(
-      changesOf(calls).map((each) => each.slice(1, 8)),
-      [
-        [
-          ...['patch', kinds.identities, 'orders', '--namespace=shop', '--type=json'],
-          '--field-manager=kubectl-nmi',
-          patch(
-            { op: 'test', path: '/spec/type', value: 0 },
-            { op: 'add', path: '/spec/type', value: 3 },
-            { op: 'add', path: '/spec/tenantID', value: tenant },
-          ),
-        ],
-      ],
-    );
-    assert.deepEqual(new Set(inputs), new Set(['']));
-    assert.match(stdout, /\npatched\n$/);
-  });
-
-  it('leaves a tenant that the object has, and takes no type for type 0', async () => {
-    const full = createIdentity('orders', {
-      clientID: clientA,
-      resourceID: ordersId,
-      tenantID: 'contoso.example',
-    });
-    const { calls } = await play(
-      [...withTenant, '--apply'],
-      testBedOf({ [kinds.identities]: [full] }),
-    );
-    assert.deepEqual(
-      changesOf(calls).map((each) => each[7]),
-      [patch({ op: 'add', path: '/spec/type', value: 3 })],
-    );
+    const typed = { op: 'add', path: '/spec/type', value: 3 };
+    const untouched = { op: 'test', path: '/spec/type', value: 0 };
+    const ofTenant = { op: 'add', path: '/spec/tenantID', value: tenant };
+    const { type: _, ...untyped } = { ...assigned, tenantID: 'contoso.example' };
+    for (const [spec, ...steps] of [
+      [assigned, untouched, typed, ofTenant],
+      // It has a tenant, and no type is type 0.
+      [untyped, typed],
+    ] as const) {
+      const identities = { [kinds.identities]: [createIdentity('orders', spec)] };
+      const bed = bedOf({ ...robot, ...identities });
+      const { code, stdout, calls, inputs } = await play(`${words} --apply`, bed);
+      assert.equal(code, 0);
+      assert.deepEqual(changesIn(calls), [patchOf(...steps)]);
+      assert.equal(inputs.join(''), '');
+      assert.match(stdout, /\npatched\n$/);
+    }
   });
 
   it('has a credential for each service account of pods and of bindings', async () => {
-    const ended = createPod('job', {
-      labels: { aadpodidbinding: 'orders' },
-      spec: { serviceAccountName: 'nightly' },
-      status: { phase: 'Succeeded' },
-    });
+    const status = { phase: 'Succeeded' };
+    const ended = createPod('job', { ...bound, spec: { serviceAccountName: 'nightly' }, status });
+    const other = {
+      labels: { aadpodidbinding: 'other' },
+      spec: { serviceAccountName: 'stranger' },
+    };
+    const args = ['--cloud=usgovernment'];
     const { stdout } = await play(
-      withTenant,
-      testBedOf({
-        pods: [podOf('robot'), podOf('robot'), ended, podOf('stranger', 'other')],
+      words,
+      bedOf({
+        pods: [
+          ...podsOf('robot', 'robot'),
+          ended,
+          createPod('stranger', other),
+          createAgentPod('node-1', { args }),
+        ],
         [kinds.bindings]: [
           createBinding('orders'),
-          createBinding('cron', { azureIdentity: 'orders', selector: 'cron', serviceAccount: 'c' }),
+          bind('cron', { azureIdentity: 'orders', selector: 'cron', serviceAccount: 'c' }),
         ],
       }),
     );
-    const subjects = [...stdout.matchAll(/^# az .*serviceaccount:shop:(\S+)/gm)].map(
-      ([, name]) => name,
+    const lines = [...stdout.matchAll(/^# az .*serviceaccount:shop:(\S+) .*--audiences (\S+)$/gm)];
+    const audience = 'api://AzureADTokenExchangeUSGov';
+    assert.deepEqual(
+      lines.map(([, name, of]) => [name, of]),
+      ['robot', 'nightly', 'c'].map((name) => [name, audience]),
     );
-    assert.deepEqual(subjects, ['robot', 'nightly', 'c']);
-  });
-
-  it('takes the audience from the agents', async () => {
-    const agent = createAgentPod('node-1', { args: ['--cloud=usgovernment'] });
-    const { stdout } = await play(withTenant, testBedOf({ pods: [podOf('robot'), agent] }));
-    assert.match(stdout, /--audiences api:\/\/AzureADTokenExchangeUSGov\n/);
   });
 
   it('leaves out what it cannot change, says why, and changes the others', async () => {
-    const identities = [
-      createIdentity('orders', assigned),
-      createIdentity('nameless', { type: 0, resourceID: ordersId }),
-      createIdentity('unused', assigned),
-      createIdentity('odd', { ...assigned, resourceID: '/subscriptions/x' }),
-      createIdentity('federated', { type: 3, clientID: clientB, tenantID: tenant }),
-    ];
-    const bindings = ['orders', 'nameless', 'odd', 'federated'].map((name) =>
-      createBinding(name, { azureIdentity: name, selector: 'orders' }),
-    );
-    const changes = { [kinds.identities]: identities, [kinds.bindings]: bindings };
-    const { code, stdout, calls } = await play([...withTenant, '--apply'], testBedOf(changes));
-    assert.equal(code, 1);
-    assert.deepEqual(
-      changesOf(calls).map(([, , , name]) => name),
-      ['orders'],
-    );
-    assert.match(
-      stdout,
+    const names = ['orders', 'nameless', 'odd', 'federated'];
+    const changes = {
+      ...robot,
+      [kinds.identities]: [
+        createIdentity('orders', assigned),
+        createIdentity('nameless', { type: 0, resourceID: ordersId }),
+        createIdentity('unused', assigned),
+        createIdentity('odd', { ...assigned, resourceID: '/subscriptions/x' }),
+        createIdentity('federated', { type: 3, clientID: clientB, tenantID: tenant }),
+      ],
+      [kinds.bindings]: names.map((name) => bind(name)),
+    };
+    const { code, stdout, calls } = await play(`${words} --apply`, bedOf(changes));
+    assert.deepEqual([code, namesIn(calls)], [1, ['orders']]);
+    for (const said of [
       /^# Left out: AzureIdentity nameless has no client id\. Find it: az identity show /m,
-    );
-    assert.match(
-      stdout,
       /No pod and no binding of AzureIdentity unused names a service .*--service-account NAME/,
+      /Left out: AzureIdentity odd has a spec\.resourceID that is no id/,
+      /^(?![^]*AzureIdentity federated)/,
+    ]) {
+      assert.match(stdout, said);
+    }
+    assert.equal((await play(words, bedOf(changes))).code, 0);
+    const untold = await play('migrate to-federation --apply', bedOf(robot));
+    assert.deepEqual([untold.code, namesIn(untold.calls)], [1, []]);
+    assert.match(
+      untold.stdout,
+      /Left out: AzureIdentity orders has no tenant\. Give --tenant-id\./,
     );
-    assert.match(stdout, /Left out: AzureIdentity odd has a spec\.resourceID that is no id/);
-    assert.doesNotMatch(stdout, /AzureIdentity federated/);
-    assert.equal((await play(withTenant, testBedOf(changes))).code, 0);
-  });
-
-  it('needs a tenant', async () => {
-    const { code, stdout, calls } = await play([...words, '--apply'], testBedOf());
-    assert.deepEqual([code, changesOf(calls)], [1, []]);
-    assert.match(stdout, /Left out: AzureIdentity orders has no tenant\. Give --tenant-id\./);
-    assert.doesNotMatch(stdout, /^# az/m);
+    assert.doesNotMatch(untold.stdout, /^# az/m);
   });
 
   it('changes one identity by its name, and finds none where there is none of type 0', async () => {
-    const other = createIdentity('zebra', { ...assigned, clientID: clientB });
+    const zebra = createIdentity('zebra', { ...assigned, clientID: clientB });
     const changes = {
-      [kinds.identities]: [createIdentity('orders', assigned), other],
-      [kinds.bindings]: [
-        createBinding('orders'),
-        createBinding('zebra', { azureIdentity: 'zebra', selector: 'orders' }),
-      ],
+      ...robot,
+      [kinds.identities]: [createIdentity('orders', assigned), zebra],
+      [kinds.bindings]: [createBinding('orders'), bind('zebra')],
     };
-    const one = [...words, 'zebra', '--tenant-id', tenant, '--apply'];
-    const { calls } = await play(one, testBedOf(changes));
-    assert.deepEqual(
-      changesOf(calls).map(([, , , name]) => name),
-      ['zebra'],
-    );
-    const none = await play([...words, 'unicorn'], testBedOf(changes));
-    assert.equal(none.code, 1);
-    assert.match(none.stderr, /namespace shop has no AzureIdentity unicorn of type 0/);
-    const empty = await play(words, testBedOf({ [kinds.identities]: [] }));
-    assert.match(empty.stderr, /namespace shop has no AzureIdentity of type 0/);
+    const one = words.replace(' --', ' zebra --');
+    assert.deepEqual(namesIn((await play(`${one} --apply`, bedOf(changes))).calls), ['zebra']);
+    for (const [name, of, said] of [
+      [' unicorn', changes, /namespace shop has no AzureIdentity unicorn of type 0/],
+      ['', { [kinds.identities]: [] }, /namespace shop has no AzureIdentity of type 0/],
+    ] as const) {
+      const { code, stderr } = await play(`migrate to-federation${name}`, bedOf(of));
+      assert.equal(code, 1);
+      assert.match(stderr, said);
+    }
   });
 });
 
-describe('to-workload-identity', () => {
-  const bound = { labels: { aadpodidbinding: 'orders', app: 'web' } };
-  const identity = createIdentity('orders', { type: 0, clientID: clientA, resourceID: ordersId });
-  function testBedOf(changes = {}, az = createFakeAz()): Recorded {
-    return {
-      ...boundTestBed({ [kinds.identities]: [identity], ...changes }),
-      other: (program, args) => {
-        if (program === 'az') return az.run(args);
-        return ok(args[0] === 'annotate' ? 'annotated\n' : '{"issuer":"https://oidc.example/"}');
-      },
-    };
-  }
-  function createAccount(
-    name: string,
-    annotations: Readonly<Record<string, string>>,
-    fields = {},
-  ): RawObject {
-    return { ...createObject('ServiceAccount', name, {}, { annotations }, 'v1'), ...fields };
-  }
-  /** The calls that change the cluster. */
-  const changesOf = (calls: readonly (readonly string[])[]) =>
-    calls
-      .map((words) => words.join(' '))
-      .filter((line) => line.startsWith('kubectl ') && !line.includes(' --raw='));
-  const annotate = (account: string, ...entries: readonly string[]) =>
-    [
-      `kubectl annotate serviceaccount ${account} --namespace=shop --field-manager=kubectl-nmi`,
-      ...entries,
-      '--context=dev',
-      '--request-timeout=15s',
-    ].join(' ');
-  const clientIdKey = 'azure.workload.identity/client-id';
-  describe('kubectl nmi migrate to-workload-identity', () => {
-    const owner = { kind: 'ReplicaSet', name: 'web-1' };
-    const deployment = createObject('Deployment', 'web', {
-      selector: { matchLabels: { app: 'web' } },
-    });
-    it('leaves out a chain, which federation cannot begin', async () => {
-      const application = { tenantID: clientB, clientID: clientB };
-      const chain = createIdentity('orders', { type: 4, clientID: clientA, application });
-      const testBed = testBedOf({
-        pods: [createPod('web', bound)],
-        [kinds.identities]: [chain],
-      });
-      const { stdout } = await play('migrate to-workload-identity', testBed);
-      assert.match(stdout, /is left out: AzureIdentity orders is a chain, .*AADSTS700231/);
-    });
-
-    it('annotates service accounts, federates them, and labels pod templates', async () => {
-      const pods = [
-        createPod('web-1', { ...bound, owner, ip: '10.1.0.1' }),
-        createPod('web-2', { ...bound, owner, ip: '10.1.0.2' }),
-      ];
-      const { stdout } = await play(
-        'migrate to-workload-identity',
-        testBedOf({ pods, [kinds.deployments]: [deployment] }),
-      );
-      assert.match(
-        stdout,
-        new RegExp(
-          `^# kubectl --context=dev annotate serviceaccount default --namespace=shop --field-manager=kubectl-nmi ${clientIdKey}=${clientA}$`,
-          'm',
-        ),
-      );
-      assert.equal(stdout.match(/patch deployment web/g)?.length, 1);
-      assert.doesNotMatch(stdout, /is used with|is left out/);
-      assert.match(stdout, /# az identity federated-credential create --name shop-default/);
-    });
-
-    it('counts credentials, and names service accounts with several identities', async () => {
-      const pods = Array.from({ length: 21 }, (_, index) =>
-        createPod(`p${index}`, {
-          ...bound,
-          ip: `10.1.0.${index + 1}`,
-          spec: { serviceAccountName: `a${index}` },
-        }),
-      );
-      const changes = {
-        pods,
-        [kinds.identities]: [
-          identity,
-          createIdentity('zebra', { type: 3, clientID: clientB, tenantID: 'contoso.example' }),
-        ],
-        [kinds.bindings]: [
-          createBinding('orders'),
-          createBinding('z', { azureIdentity: 'zebra', selector: 'orders', serviceAccount: 'a0' }),
-          createBinding('none', { azureIdentity: 'none', selector: 'orders' }),
-        ],
-      };
-      const { stdout } = await play('migrate to-workload-identity', testBedOf(changes));
-      assert.match(
-        stdout,
-        /# 21 service accounts, and Azure allows 20 federated credentials for an identity/,
-      );
-      assert.match(stdout, /Service account a0 is used with zebra too/);
-      const own = await play(
-        'migrate to-workload-identity',
-        testBedOf({
-          ...changes,
-          [kinds.bindings]: [createBinding('z', { azureIdentity: 'zebra', selector: 'orders' })],
-        }),
-      );
-      assert.match(own.stdout, / azure\.workload\.identity\/tenant-id=contoso\.example$/m);
-    });
-
-    it('has nothing to do if no pod is bound', async () => {
-      assert.match(
-        (await play('migrate to-workload-identity', testBedOf({ pods: [] }))).stderr,
-        /no pod of namespace shop is bound/,
-      );
-    });
+describe('kubectl nmi migrate to-workload-identity', () => {
+  const words = 'migrate to-workload-identity';
+  const key = 'azure.workload.identity/client-id';
+  const tenantKey = 'azure.workload.identity/tenant-id';
+  const annotate = (account: string, entry: string) =>
+    `kubectl annotate serviceaccount ${account} --namespace=shop --field-manager=kubectl-nmi ${entry} --context=dev --request-timeout=15s`;
+  const accountOf = (name: string, annotations: Readonly<Record<string, string>>) =>
+    createObject('ServiceAccount', name, {}, { annotations }, 'v1');
+  const identitiesOf = (...specs: readonly object[]) => ({
+    [kinds.identities]: specs.map((spec, at) =>
+      createIdentity(at === 0 ? 'orders' : 'zebra', spec),
+    ),
   });
-  describe('the service accounts of migrate to-workload-identity', () => {
-    const apply = ['migrate', 'to-workload-identity', '--apply'];
+  const zebra = { type: 3, clientID: clientB, tenantID: 'contoso.example' };
 
-    it('get annotations, and nothing else of them is written', async () => {
-      const account = createAccount(
-        'default',
-        { 'example.org/team': 'shop' },
-        { imagePullSecrets: [{ name: 'pull' }], automountServiceAccountToken: false },
-      );
-      const { code, stdout, calls, inputs } = await play(
-        apply,
-        testBedOf({ pods: [createPod('web', bound)], serviceaccounts: [account] }),
-      );
-      assert.equal(code, 0);
-      assert.deepEqual(changesOf(calls), [annotate('default', `${clientIdKey}=${clientA}`)]);
-      assert.deepEqual(new Set(inputs), new Set(['']));
-      assert.match(stdout, /\nannotated\n$/);
-      const text = JSON.parse(
-        (await play('migrate to-workload-identity -o json', testBedOf())).stdout,
-      ) as { objects: object[]; kubectl: string[][] };
-      assert.deepEqual([text.objects, text.kubectl[0]?.[0]], [[], 'annotate']);
-    });
+  it('annotates service accounts, federates them, and labels pod templates', async () => {
+    const owner = { kind: 'ReplicaSet', name: 'web-1' };
+    const labels = { ...bound.labels, app: 'web' };
+    const pods = ['1', '2'].map((at) =>
+      createPod(`web-${at}`, { labels, owner, ip: `10.1.0.${at}` }),
+    );
+    const selector = { matchLabels: { app: 'web' } };
+    const deployments = [createObject('Deployment', 'web', { selector })];
+    const { stdout } = await play(words, bedOf({ pods, [kinds.deployments]: deployments }));
+    const line = `# kubectl --context=dev annotate serviceaccount default --namespace=shop --field-manager=kubectl-nmi ${key}=${clientA}\n`;
+    assert.ok(stdout.includes(line), stdout);
+    assert.equal(stdout.match(/patch deployment web/g)?.length, 1);
+    assert.doesNotMatch(stdout, /is used with|is left out/);
+    assert.match(stdout, /# az identity federated-credential create --name shop-default/);
+  });
 
-    it('are not written again', async () => {
-      const account = createAccount('default', { [clientIdKey]: ` ${clientA.toUpperCase()}` });
-      const { code, calls } = await play(apply, testBedOf({ serviceaccounts: [account] }));
-      assert.deepEqual([code, changesOf(calls)], [0, []]);
-    });
-
-    it('keep what another owner wrote, and the others go on', async () => {
-      const az = createFakeAz();
-      const pods = ['robot', 'web'].map((serviceAccountName, index) =>
-        createPod(serviceAccountName, {
-          ...bound,
-          ip: `10.1.0.${index + 1}`,
-          spec: { serviceAccountName },
-        }),
-      );
-      const testBed = testBedOf(
-        {
-          pods,
-          serviceaccounts: [
-            createAccount('robot', { [clientIdKey]: clientB }),
-            createAccount('web', {}),
-          ],
-        },
-        az,
-      );
-      const { code, stdout, calls } = await play(apply, testBed);
-      assert.equal(code, 1);
-      assert.match(
-        stdout,
-        new RegExp(
-          `# Service account shop/robot is left out: its annotation ${clientIdKey} is "${clientB}", and AzureIdentity orders has ${clientA}\\. .*kubectl --context=dev -n shop annotate serviceaccount robot ${clientIdKey}=${clientA} --overwrite`,
-        ),
-      );
-      assert.deepEqual(changesOf(calls), [annotate('web', `${clientIdKey}=${clientA}`)]);
-      assert.deepEqual(
-        stdout.match(/^# az .*/gm)?.map((line) => /serviceaccount:\S+/.exec(line)?.[0]),
-        ['serviceaccount:shop:web'],
-      );
-      assert.equal((await play('migrate to-workload-identity', testBed)).code, 0);
-
-      const ofTenant = createIdentity('orders', {
-        type: 3,
+  const numbered = Array.from({ length: 21 }, (_, at) => `a${at}`);
+  const oldest = (spec: object) => {
+    const old = createIdentity('zebra', spec);
+    const creationTimestamp = '2024-01-01T00:00:00Z';
+    return { ...old, metadata: { ...asRecord(old['metadata']), creationTimestamp } };
+  };
+  const stripes = createPod('stripes', { labels: { aadpodidbinding: 'zebra' }, ip: '10.1.0.9' });
+  for (const [what, changes, ...said] of [
+    [
+      'leaves out a chain, which federation cannot begin',
+      identitiesOf({
+        type: 4,
         clientID: clientA,
-        tenantID: 'one.example',
-      });
-      const other = createAccount('default', {
-        'azure.workload.identity/tenant-id': 'two.example',
-      });
-      const differs = await play(
-        apply,
-        testBedOf({ [kinds.identities]: [ofTenant], serviceaccounts: [other] }),
-      );
-      assert.deepEqual([differs.code, changesOf(differs.calls)], [1, []]);
-      assert.match(
-        differs.stdout,
+        application: { tenantID: tenant, clientID: clientB },
+      }),
+      /is left out: AzureIdentity orders is a chain, .*AADSTS700231/,
+    ],
+    [
+      'counts credentials, and names service accounts with several identities',
+      {
+        pods: podsOf(...numbered),
+        ...identitiesOf(assigned, zebra),
+        [kinds.bindings]: [
+          createBinding('orders'),
+          bind('zebra', { serviceAccount: 'a0' }),
+          bind('none'),
+        ],
+      },
+      /# 21 service accounts, and Azure allows 20 federated credentials for an identity/,
+      /Service account a0 is used with zebra too/,
+    ],
+    [
+      'names the tenant of the identity',
+      { ...identitiesOf(assigned, zebra), [kinds.bindings]: [bind('zebra')] },
+      / azure\.workload\.identity\/tenant-id=contoso\.example$/m,
+    ],
+    [
+      'names the identity that pods of a shared account get, if it is another',
+      {
+        pods: [...podsOf('default'), stripes],
+        ...identitiesOf(assigned, { type: 0, clientID: clientB }),
+        [kinds.bindings]: [createBinding('orders'), bind('zebra', { selector: 'zebra' })],
+      },
+      /serviceaccount:shop:default becomes orders\n/,
+      /# Pods stripes get zebra today: set AZURE_CLIENT_ID to the client id of zebra in them before you label them\./,
+    ],
+  ] as const) {
+    it(what, async () => {
+      const { stdout } = await play(words, bedOf(changes));
+      for (const each of said) assert.match(stdout, each);
+    });
+  }
+
+  it('has nothing to do if no pod is bound', async () => {
+    const { stderr } = await play(words, bedOf({ pods: [] }));
+    assert.match(stderr, /no pod of namespace shop is bound/);
+  });
+
+  it('writes annotations, and nothing else, unless the account has them', async () => {
+    const known = accountOf('default', { [key]: ` ${clientA.toUpperCase()}` });
+    const team = accountOf('default', { 'example.org/team': 'shop' });
+    const full = { ...team, imagePullSecrets: [{ name: 'pull' }] };
+    const entry = annotate('default', `${key}=${clientA}`);
+    const older = {
+      [kinds.identities]: [
+        createIdentity('orders', assigned),
+        oldest({ ...assigned, clientID: clientB }),
+      ],
+      [kinds.bindings]: [createBinding('orders'), bind('zebra')],
+    };
+    for (const [changes, expected, said] of [
+      [{ serviceaccounts: [full] }, [entry], /\nannotated\n$/],
+      [{ serviceaccounts: [known] }, [], /^/],
+      // The pods get the oldest today.
+      [
+        older,
+        [annotate('default', `${key}=${clientB}`)],
+        /Service account default is used with orders too[^]*shop:default becomes zebra\n/,
+      ],
+    ] as const) {
+      const { code, stdout, calls, inputs } = await play(`${words} --apply`, bedOf(changes));
+      assert.deepEqual([code, inputs.join('')], [0, '']);
+      assert.deepEqual(changesIn(calls), expected);
+      assert.match(stdout, said);
+    }
+    const json = await play(`${words} -o json`, bedOf());
+    const { objects, kubectl } = JSON.parse(json.stdout) as Record<string, string[][]>;
+    assert.deepEqual([objects, kubectl?.[0]?.[0]], [[], 'annotate']);
+  });
+
+  it('keeps what another owner wrote, and the others go on', async () => {
+    const serviceaccounts = [accountOf('robot', { [key]: clientB }), accountOf('web', {})];
+    const bed = bedOf({ pods: podsOf('robot', 'web'), serviceaccounts });
+    const { code, stdout, calls } = await play(`${words} --apply`, bed);
+    assert.equal(code, 1);
+    assert.match(
+      stdout,
+      new RegExp(
+        `# Service account shop/robot is left out: its annotation ${key} is "${clientB}", and AzureIdentity orders has ${clientA}\\. .*kubectl --context=dev -n shop annotate serviceaccount robot ${key}=${clientA} --overwrite`,
+      ),
+    );
+    assert.deepEqual(changesIn(calls), [annotate('web', `${key}=${clientA}`)]);
+    const subjects = stdout
+      .match(/^# az .*/gm)
+      ?.map((line) => /serviceaccount:\S+/.exec(line)?.[0]);
+    assert.deepEqual(subjects, ['serviceaccount:shop:web']);
+    assert.equal((await play(words, bed)).code, 0);
+  });
+
+  it('leaves out what differs in the tenant, or has no client id', async () => {
+    const other = { serviceaccounts: [accountOf('default', { [tenantKey]: 'two.example' })] };
+    for (const [changes, said] of [
+      [
+        { ...identitiesOf({ ...zebra, tenantID: 'one.example' }), ...other },
         /tenant-id is "two\.example", and AzureIdentity orders has one\.exam/,
-      );
-    });
-
-    it('name the identity that the pods get today: the oldest', async () => {
-      const old = createIdentity('zebra', { type: 0, clientID: clientB, resourceID: ordersId });
-      const zebra = {
-        ...old,
-        metadata: { ...(old['metadata'] as object), creationTimestamp: '2024-01-01T00:00:00Z' },
-      };
-      const changes = {
-        [kinds.identities]: [identity, zebra],
-        [kinds.bindings]: [
-          createBinding('orders'),
-          createBinding('z', { azureIdentity: 'zebra', selector: 'orders' }),
-        ],
-      };
-      const explained = await play('explain pod web', testBedOf(changes));
-      assert.match(explained.stdout, /zebra/);
-      const { stdout, calls } = await play(apply, testBedOf(changes));
-      assert.deepEqual(changesOf(calls), [annotate('default', `${clientIdKey}=${clientB}`)]);
-      assert.match(stdout, /system:serviceaccount:shop:default becomes zebra\n/);
-      assert.match(stdout, /Service account default is used with orders too/);
-    });
-
-    it('are shared by pods that get different identities: those are named', async () => {
-      const changes = {
-        pods: [
-          createPod('web', { ...bound, ip: '10.1.0.1' }),
-          createPod('stripes', { labels: { aadpodidbinding: 'zebra' }, ip: '10.1.0.2' }),
-        ],
-        [kinds.identities]: [identity, createIdentity('zebra', { type: 0, clientID: clientB })],
-        [kinds.bindings]: [
-          createBinding('orders'),
-          createBinding('zebra', { azureIdentity: 'zebra', selector: 'zebra' }),
-        ],
-      };
-      const { stdout } = await play('migrate to-workload-identity', testBedOf(changes));
-      assert.match(stdout, /serviceaccount:shop:default becomes orders\n/);
-      assert.match(
-        stdout,
-        /# Pods stripes get zebra today: set AZURE_CLIENT_ID to the client id of zebra in them before you label them\./,
-      );
-    });
-
-    it('do not name an identity whose client id is not known', async () => {
-      const nameless = createIdentity('orders', { type: 0, resourceID: ordersId });
-      const az = createFakeAz();
-      const testBed = testBedOf({ [kinds.identities]: [nameless] }, az);
-      const { code, stdout, calls } = await play([...apply, '-o', 'json'], testBed);
-      assert.deepEqual([code, changesOf(calls), az.lines], [1, [], []]);
-      const { notes } = JSON.parse(stdout) as { notes: string[] };
-      assert.equal(
-        notes[0],
-        `Service account shop/default is left out: AzureIdentity orders has no client id. Find it: az identity show --ids ${ordersId} --query clientId --output tsv. Then set spec.clientID: kubectl --context=dev -n shop edit ${kinds.identities} orders`,
-      );
-      const shown = await play('migrate to-workload-identity', testBed);
-      assert.doesNotMatch(shown.stdout, /client-id=|client-id: |federated-credential create/);
-      const wrong = createIdentity('orders', { type: 0, clientID: 'orders', resourceID: '' });
-      const other = await play(apply, testBedOf({ [kinds.identities]: [wrong] }));
-      assert.equal(other.code, 1);
-      assert.match(other.stdout, /has a client id that is no GUID\. Find it: az identity list/);
-    });
+      ],
+      [
+        identitiesOf({ type: 0, resourceID: ordersId }),
+        new RegExp(
+          `# Service account shop/default is left out: AzureIdentity orders has no client id\\. Find it: az identity show --ids ${ordersId} --query clientId --output tsv\\. Then set spec\\.clientID: kubectl --context=dev -n shop edit ${kinds.identities} orders\n`,
+        ),
+      ],
+      [
+        identitiesOf({ type: 0, clientID: 'orders', resourceID: '' }),
+        /has a client id that is no GUID\. Find it: az identity list/,
+      ],
+    ] as const) {
+      const { code, stdout, calls } = await play(`${words} --apply`, bedOf(changes));
+      assert.deepEqual([code, changesIn(calls)], [1, []]);
+      assert.match(stdout, said);
+      assert.doesNotMatch(stdout, /client-id=|client-id: |federated-credential create/);
+    }
   });
 });

@@ -2,19 +2,47 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { identityGrants } from '../../../../src/kubectl/cluster/resources.ts';
 import {
-  type Recorded,
   boundTestBed,
   createAgentPod,
   createBinding,
+  createEvent,
   createIdentity,
   createObject,
   createPod,
   kinds,
   play,
+  type Recorded,
 } from '../../../kubectl/support/recorded-kubectl.ts';
 
-const files = {
-  'bad.yaml': `
+/** Arguments, machine, exit code, and what standard output or error have. */
+type Case = readonly [words: string, on: Recorded, code: number, ...said: readonly RegExp[]];
+
+function follow(cases: readonly Case[]): void {
+  for (const [words, recorded, expected, ...said] of cases) {
+    it(`${words}: exit code ${expected}, ${said.map(({ source }) => source).join()}`, async () => {
+      const { code, stdout, stderr } = await play(words, recorded);
+      assert.equal(code, expected, stderr);
+      for (const each of said) assert.match(stdout + stderr, each);
+      if (stderr.startsWith('error: ')) assert.equal(stdout, '');
+    });
+  }
+}
+
+describe('kubectl nmi analyze', () => {
+  const bed = boundTestBed();
+  const orders = createIdentity('orders');
+  const idle = { [kinds.identities]: [orders, createIdentity('idle')] };
+  const slip = createPod('web', { labels: { aadpodidbinding: 'order' } });
+  const slipped = {
+    pods: [slip, createAgentPod('node-1')],
+    [kinds.identities]: [orders, createIdentity('idle', {}, { namespace: 'x' })],
+  };
+  const odd = { podSelector: {}, egress: [{ to: [{ ipBlock: { cidr: '10.0.0.0/33' } }] }] };
+  const policies = { [kinds.policies]: [createObject('NetworkPolicy', 'p', odd)] };
+  const blind = { ...bed, forbidden: { nodes: 'everywhere' } } as const;
+  const refused = boundTestBed({ events: [createEvent(orders, { reason: 'CredentialRefused' })] });
+  const files = {
+    'bad.yaml': `
 kind: AzureIdentityBinding
 metadata: { name: b }
 spec: { AzureIdentity: a, Selector: web }
@@ -23,246 +51,145 @@ kind: Deployment
 metadata: { name: web, labels: { aadpodidbinding: web } }
 spec: { template: { metadata: { labels: { app: web } } } }
 `,
-  'broken.yaml': 'a: [',
-};
-
-describe('kubectl nmi analyze', () => {
-  it('finds nothing in a namespace without problems', async () => {
-    const { code, stdout } = await play('analyze --exit-code', boundTestBed());
-    assert.equal(code, 0);
-    assert.equal(stdout, '0 errors, 0 warnings, 0 info of 1 pods\n');
-  });
-
-  it('finds problems in all namespaces, above a threshold', async () => {
-    const testBed = boundTestBed({
-      pods: [createPod('web', { labels: { aadpodidbinding: 'order' } }), createAgentPod('node-1')],
-      [kinds.identities]: [
-        createIdentity('orders'),
-        createIdentity('idle', {}, { namespace: 'x' }),
-      ],
-      [kinds.bindings]: [createBinding('orders')],
-    });
-    const own = await play('analyze', testBed);
-    assert.match(own.stdout, / of 1 pods\n/);
-    const all = await play('analyze -A --exit-code', testBed);
-    assert.equal(all.code, 1);
-    assert.match(all.stdout, /2 errors, 0 warnings, 2 info of 2 pods/);
-    const errors = await play('analyze -A --exit-code --threshold error', testBed);
-    assert.equal(errors.code, 1);
-    assert.doesNotMatch(errors.stdout, /identity_unbound/);
-  });
-
-  it('fails on what --fail-on names alone', async () => {
-    const unbound = { [kinds.identities]: [createIdentity('orders'), createIdentity('idle')] };
-    const warned = boundTestBed({
-      pods: [createPod('web', { labels: { aadpodidbinding: 'order' } })],
-    });
-    for (const [testBed, flag, expected] of [
-      [warned, [], 1],
-      [warned, ['--fail-on=none'], 0],
-      [warned, ['--fail-on=none', '--exit-code'], 1],
-      [boundTestBed(unbound), [], 0],
-      [boundTestBed(unbound), ['--fail-on=info'], 1],
-    ] as const) {
-      const { code } = await play(['analyze', ...flag], testBed);
-      assert.equal(code, expected, flag.join(' '));
-    }
-  });
-
-  it('checks files before they are applied, without a cluster', async () => {
-    const { code, stdout, calls } = await play('analyze -f bad.yaml --exit-code -n shop', {
-      files,
-    });
-    assert.equal(code, 1);
-    assert.deepEqual(calls, []);
-    assert.match(stdout, /AzureIdentityBinding shop\/b: identity_missing/);
-    assert.match(stdout, /Deployment shop\/web: label_on_owner/);
-    assert.match(stdout, / in these files; what the cluster has beside them is not known\n$/);
-  });
-
-  it('finds nothing in a grant', async () => {
-    const grant = `
+    'broken.yaml': 'a: [',
+    'grant.yaml': `
 kind: AzureIdentityGrant
 metadata: { name: shop }
 spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073301] }
-`;
-    const { code, stdout } = await play('analyze -f grant.yaml --fail-on=info', {
-      files: { 'grant.yaml': grant },
-    });
-    assert.equal(code, 0, stdout);
+`,
+  };
+  const strict = createAgentPod('node-2', { args: ['--strict-identity'] });
+  const far = { labels: { aadpodidbinding: 'orders' }, spec: { nodeName: 'node-2' } };
+  const two = boundTestBed({
+    pods: [...(bed.objects?.['pods'] ?? []), createPod('api', { ...far, ip: '10.2.0.7' }), strict],
+    ...idle,
+    [kinds.bindings]: [
+      createBinding('orders'),
+      createBinding('idle', { azureIdentity: 'idle', selector: 'orders' }),
+    ],
   });
 
-  it('refuses files that it cannot read', async () => {
-    assert.match(
-      (await play('analyze -f none.yaml', { files })).stderr,
-      /file none\.yaml cannot be read/,
-    );
-    const broken = await play('analyze -f broken.yaml', { files });
-    assert.equal(broken.code, 2);
-    assert.match(broken.stderr, /broken\.yaml is no YAML/);
-  });
+  follow([
+    ['analyze --exit-code', bed, 0, /^0 errors, 0 warnings, 0 info of 1 pods\n$/],
+    ['analyze', boundTestBed(slipped), 1, / of 1 pods\n/],
+    ['analyze -A', boundTestBed(slipped), 1, /2 errors, 0 warnings, 2 info of 2 pods/],
+    ['analyze -A --threshold error', boundTestBed(slipped), 1, /^(?![^]*identity_unbound)/],
+    ['analyze --fail-on=none', boundTestBed(slipped), 0],
+    ['analyze --fail-on=none --exit-code', boundTestBed(slipped), 1],
+    ['analyze', boundTestBed(idle), 0],
+    ['analyze --fail-on=info', boundTestBed(idle), 1],
+    // A policy with a CIDR that is none.
+    [
+      'analyze -A',
+      boundTestBed({ ...policies, ...idle }),
+      0,
+      /^0 errors, 0 warnings, 1 info of 2/m,
+    ],
+    ['analyze -A', refused, 1, /^error {3}AzureIdentity shop\/orders: credential_refused$/m],
+    [
+      'analyze',
+      two,
+      1,
+      /^error {3}Pod shop\/api: identity_ambiguous$/m,
+      /^(?![^]*Pod shop\/web: identity_ambiguous)/,
+    ],
+    ['analyze', blind, 0, /^Not checked \(1; -v shows why\): .+\.$/m, /^(?![^]*RBAC rule)/],
+    ['analyze -v', blind, 0, /^Not checked:\n.+\n +cannot .+ RBAC rule: /m],
+    ['analyze -n nope', bed, 1, /namespace nope does not exist/],
+    ['analyze -A', boundTestBed({ pods: [] }), 0, /^0 errors/m],
+    // Pods prove that it exists.
+    ['analyze', boundTestBed({ namespaces: [] }), 0],
+    [
+      'analyze -f bad.yaml --exit-code -n shop',
+      { files },
+      1,
+      /AzureIdentityBinding shop\/b: identity_missing/,
+      /Deployment shop\/web: label_on_owner/,
+      / in these files; what the cluster has beside them is not known\n$/,
+    ],
+    ['analyze -f grant.yaml --fail-on=info', { files }, 0],
+    ['analyze -f none.yaml', { files }, 2, /file none\.yaml cannot be read/],
+    ['analyze -f broken.yaml', { files }, 2, /broken\.yaml is no YAML/],
+  ]);
 
-  it('names what it could not check in one line, and with -v why', async () => {
-    const testBed = { ...boundTestBed(), forbidden: { nodes: 'everywhere' } as const };
-    const brief = await play('analyze', testBed);
-    assert.match(brief.stdout, /^Not checked \(1; -v shows why\): .+\.$/m);
-    assert.doesNotMatch(brief.stdout, /RBAC rule/);
-    const all = await play('analyze -v', testBed);
-    assert.match(all.stdout, /^Not checked:\n.+\n +cannot .+ RBAC rule: /m);
-  });
-
-  it('reports the rest beside a policy with a CIDR that is none', async () => {
-    const spec = { podSelector: {}, egress: [{ to: [{ ipBlock: { cidr: '10.0.0.0/33' } }] }] };
-    const testBed = boundTestBed({
-      [kinds.policies]: [createObject('NetworkPolicy', 'p', spec)],
-      [kinds.identities]: [createIdentity('orders'), createIdentity('idle')],
-    });
-    const { code, stdout } = await play('analyze -A', testBed);
-    assert.equal(code, 0);
-    assert.match(stdout, /^0 errors, 0 warnings, 1 info of 2 pods$/m);
-  });
-
-  it('refuses a namespace that does not exist', async () => {
-    assert.match(
-      (await play('analyze -n nope', boundTestBed())).stderr,
-      /namespace nope does not exist/,
-    );
-    const nothing = await play('analyze -A', boundTestBed({ pods: [] }));
-    assert.deepEqual([nothing.code, nothing.stderr], [0, '']);
-    const hidden = boundTestBed({ namespaces: [] });
-    assert.deepEqual((await play('analyze', hidden)).code, 0, 'pods prove that it exists');
+  it('asks no cluster about files', async () => {
+    const { calls, reads } = await play('analyze -f bad.yaml -n shop', { files });
+    assert.deepEqual([calls, reads], [[], 0]);
   });
 });
 
-const clientID = '22729e47-74ce-4b43-8eea-aab5f2073301';
-
-const namespace = 'shop';
-
-const objects = {
-  [kinds.identities]: [
-    createIdentity('till', { type: 0, clientID }, { namespace }),
-    createIdentity('unbound', { type: 0, clientID }, { namespace }),
-  ],
-  pods: [createPod('till', { namespace, labels: { aadpodidbinding: 'till' } })],
-  [kinds.bindings]: [
-    createBinding('till', { azureIdentity: 'till', selector: 'till' }, { namespace }),
-  ],
-  [kinds.exceptions]: [
-    createObject(
-      'AzurePodIdentityException',
-      'x',
-      { podLabels: { app: 'addon' } },
-      { namespace: 'kube-system' },
-    ),
-  ],
-};
-
-const ban = (resource: string): Recorded => ({ objects, forbidden: { [resource]: 'everywhere' } });
-
 describe('kubectl nmi grants', () => {
-  it('prints what the cluster needs, and leaves exceptions to a person', async () => {
-    const { code, stdout, stderr } = await play('grants', { objects });
-    assert.deepEqual([code, stderr], [0, '']);
-    assert.match(
-      stdout,
+  const clientID = '22729e47-74ce-4b43-8eea-aab5f2073301';
+  const till = { azureIdentity: 'till', selector: 'till' };
+  const far = { namespace: 'kube-system' };
+  const podLabels = { app: 'addon' };
+  const objects = {
+    [kinds.identities]: [
+      createIdentity('till', { type: 0, clientID }),
+      createIdentity('unbound', { type: 0, clientID }),
+    ],
+    pods: [createPod('till', { labels: { aadpodidbinding: 'till' } })],
+    [kinds.bindings]: [createBinding('till', till)],
+    [kinds.exceptions]: [createObject('AzurePodIdentityException', 'x', { podLabels }, far)],
+    namespaces: ['shop', 'empty'].map((name) => ({ metadata: { name } })),
+  };
+  const all = { namespaces: ['*'], clientIDs: [clientID] };
+  const one = { ...objects, [kinds.exceptions]: [] };
+  const granted = {
+    ...one,
+    [identityGrants]: [createObject('AzureIdentityGrant', 'all', all, { namespace: '' })],
+  };
+  const ofTill = new RegExp(`clientIDs:\\n {4}- "${clientID}" {2}# AzureIdentity till\\n`);
+
+  follow([
+    [
+      'grants',
+      { objects },
+      0,
+      ofTill,
       /^# {3}namespaces: \["kube-system"\]\n# {3}nodeIdentities: true {2}# gives/m,
-    );
-    assert.ok(stdout.includes(`clientIDs:\n    - "${clientID}"  # AzureIdentity till\n`), stdout);
-  });
-
-  it('prints those of one namespace with -n, and refuses one that does not exist', async () => {
-    const namespaces = [{ metadata: { name: namespace } }, { metadata: { name: 'empty' } }];
-    const here = { objects: { ...objects, namespaces } };
-    const { code, stdout } = await play(['grants', '-n', namespace], here);
-    assert.equal(code, 0);
-    assert.match(stdout, /^ {2}namespaces: \["shop"\]$/m);
-    assert.doesNotMatch(stdout, /kube-system/);
-    const empty = await play('grants -n empty --exit-code', here);
-    assert.deepEqual([empty.code, empty.stdout], [0, '']);
-    const unknown = await play('grants -n shpo', here);
-    assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
-    assert.match(unknown.stderr, /^error: namespace shpo does not exist\n/);
-  });
-
-  it('fails with --exit-code while one is missing', async () => {
-    assert.equal((await play('grants --exit-code', { objects })).code, 1);
-    assert.equal((await play('grants --exit-code')).code, 0);
-  });
-
-  it('prints a single grant too', async () => {
-    const { stdout } = await play('grants', { objects: { ...objects, [kinds.exceptions]: [] } });
-    assert.equal(stdout.match(/^kind: AzureIdentityGrant$/gm)?.length, 1);
-  });
-
-  it('prints nothing if all is granted', async () => {
-    const all = { namespaces: ['*'], clientIDs: [clientID] };
-    const granted = {
-      ...objects,
-      [kinds.exceptions]: [],
-      [identityGrants]: [createObject('AzureIdentityGrant', 'all', all, { namespace: '' })],
-    };
-    const { stdout, stderr } = await play('grants', { objects: granted });
-    assert.equal(stdout, '');
-    assert.match(stderr, /^every identity in use has a grant$/m);
-  });
-
-  it('needs every grant if their kind is not installed', async () => {
-    const { stdout } = await play('grants', { objects, missing: [identityGrants] });
-    assert.match(stdout, /kind: AzureIdentityGrant/);
-  });
-
-  it('prints nothing if it cannot read one of the kinds', async () => {
-    for (const kind of [kinds.bindings, identityGrants, 'pods', 'nodes']) {
-      const { code, stdout, stderr } = await play('grants', ban(kind));
-      assert.notEqual(code, 0, kind);
-      assert.equal(stdout, '', kind);
-      assert.match(stderr, new RegExp(`list ${kind}`));
-    }
-    const { code } = await play('grants', { objects, missing: [kinds.identities] });
-    assert.notEqual(code, 0);
-  });
+    ],
+    ['grants -n shop', { objects }, 0, /^ {2}namespaces: \["shop"\]$/m, /^(?![^]*kube-system)/],
+    ['grants -n empty --exit-code', { objects }, 0, /^every identity in use of namespace empty/],
+    ['grants -n shpo', { objects }, 1, /^error: namespace shpo does not exist\n/],
+    ['grants --exit-code', { objects }, 1],
+    ['grants --exit-code', {}, 0],
+    ['grants', { objects: one }, 0, /^(?![^]*AzureIdentityGrant\n[^]*AzureIdentityGrant\n)/],
+    ['grants', { objects: granted }, 0, /^every identity in use has a grant\n$/],
+    ['grants', { objects, missing: [identityGrants] }, 0, /kind: AzureIdentityGrant/],
+    ['grants', { objects, missing: [kinds.identities] }, 1],
+    ...[kinds.bindings, identityGrants, 'pods', 'nodes'].map((kind): Case => [
+      'grants',
+      { objects, forbidden: { [kind]: 'everywhere' } },
+      77,
+      new RegExp(`^error: .*list ${kind}`),
+    ]),
+  ]);
 });
 
 describe('kubectl nmi reasons', () => {
-  it('prints the page of a reason, and of a finding', async () => {
-    const reason = await play('reasons binding_missing');
-    assert.match(
-      reason.stdout,
+  follow([
+    [
+      'reasons binding_missing',
+      {},
+      0,
       /^binding_missing \(HTTP 400\)\nNo AzureIdentityBinding [^\n]+\nCheck: [^\n]+\nFix: [^\n]+\n$/,
-    );
-    assert.match((await play('reasons label_on_owner')).stdout, /^label_on_owner\n/);
-    const json = await play('reasons binding_missing -o json');
-    assert.equal((JSON.parse(json.stdout) as { status: number }).status, 400);
-  });
-
-  it('lists them all', async () => {
-    assert.match(
-      (await play('reasons')).stdout,
-      /^CODE +STATUS +MEANING\n[^]*\nupstream_down +503 /,
-    );
-    assert.equal((await play('reasons -o yaml')).code, 0);
-  });
-
-  it('fits managed identities and applications where Azure has a command for each', async () => {
-    const { stdout } = await play('reasons federation_refused');
-    assert.match(
-      stdout,
+    ],
+    ['reasons label_on_owner', {}, 0, /^label_on_owner\n/],
+    ['reasons binding_missing -o json', {}, 0, /"status": 400/],
+    ['reasons', {}, 0, /^CODE +STATUS +MEANING\n[^]*\nupstream_down +503 /],
+    ['reasons -o yaml', {}, 0, /code: upstream_down/],
+    [
+      'reasons federation_refused',
+      {},
+      0,
       /Fix: .*az identity federated-credential create for a managed identity, az ad app federated-credential create for an application/,
-    );
-  });
-
-  it('suggests a code', async () => {
-    const slip = await play('reasons binding_mising');
-    assert.equal(slip.code, 2);
-    assert.match(slip.stderr, /Did you mean binding_missing\?/);
-    assert.match((await play('reasons constructor')).stderr, /List them: kubectl nmi reasons/);
-  });
+    ],
+    ['reasons binding_mising', {}, 2, /Did you mean binding_missing\?/],
+    ['reasons constructor', {}, 2, /List them: kubectl nmi reasons/],
+  ]);
 });
 
 describe('kubectl nmi version', () => {
-  it('is that of the plugin', async () => {
-    const { stdout, calls } = await play('version');
-    assert.match(stdout, /^0\.0\.0-source [^\n]*\n$/);
-    assert.deepEqual(calls, []);
-  });
+  follow([['version', {}, 0, /^0\.0\.0-source [^\n]*\n$/]]);
 });
