@@ -14,25 +14,10 @@ import {
 import { canonicalIp } from '../../../../src/cache/index/ip.ts';
 import { Multimap } from '../../../../src/cache/index/multimap.ts';
 import { MemoryObjectStore } from '../../../../src/cache/index/object-store.ts';
-import {
-  type Binding,
-  hasEnded,
-  type Pod,
-  type StoredObject,
-} from '../../../../src/cache/index/objects.ts';
+import type { Binding, Pod, StoredObject } from '../../../../src/cache/index/objects.ts';
 import { Observers } from '../../../../src/cache/index/observers.ts';
 import { OwnerIndex } from '../../../../src/cache/index/owner-index.ts';
 import { createBinding, createIdentityGrant, createPod } from '../../../support/cache-objects.ts';
-
-describe('a pod', () => {
-  it('has ended in the two final phases', () => {
-    const phases = ['Pending', 'Running', 'Succeeded', 'Failed', 'Unknown'] as const;
-    assert.deepEqual(
-      phases.filter((phase) => hasEnded({ phase })),
-      ['Succeeded', 'Failed'],
-    );
-  });
-});
 
 interface Item extends StoredObject {
   readonly value: number;
@@ -393,27 +378,6 @@ describe('identifiers', () => {
     const long = resourceId.padEnd(1_024, 'x');
     assert.ok(isResourceId(long) && !isResourceId(`${long}x`));
   });
-
-  it('have a normal form that is stable under random case and slashes', () => {
-    const segment = fc.string({ unit: 'grapheme-ascii', minLength: 1 }).filter((text) => {
-      return !text.includes('/') && text.trim() === text;
-    });
-    fc.assert(
-      fc.property(
-        fc.array(fc.tuple(segment, fc.boolean(), fc.integer({ min: 1, max: 3 })), { minLength: 1 }),
-        (parts) => {
-          const plain = parts.map(([text]) => `/${text}`).join('');
-          const varied = parts
-            .map(([text, upper, slashes]) => {
-              return '/'.repeat(slashes) + (upper ? text.toUpperCase() : text);
-            })
-            .join('');
-          assert.equal(normaliseResourceId(varied), normaliseResourceId(plain));
-          assert.equal(normaliseResourceId(normaliseResourceId(plain)), normaliseResourceId(plain));
-        },
-      ),
-    );
-  });
 });
 
 /** The result of node:net and the URL standard for the text, with mapped addresses as IPv4. */
@@ -483,22 +447,15 @@ describe('the canonical spelling of an address', () => {
 
   it('agrees with the platform on addresses, and on text that is almost one', () => {
     fc.assert(
-      fc.property(fc.oneof(address, addressLike, damaged), (text) => {
+      fc.property(fc.oneof(address, addressLike, damaged, fc.string()), (text) => {
+        const ip = canonicalIp(text);
         // A second spelling of the same address, from another formatter, results in the same key.
-        assert.equal(canonicalIp(text), canonicalIp(canonicalByPlatform(text) ?? ''));
+        assert.equal(ip, canonicalIp(canonicalByPlatform(text) ?? ''));
+        if (ip === undefined) return;
+        assert.equal(canonicalIp(ip), ip);
+        assert.equal(isIPv4(ip), !ip.includes(':'));
       }),
       { numRuns: 5000 },
-    );
-  });
-
-  it('never throws, and is its own canonical spelling', () => {
-    fc.assert(
-      fc.property(fc.oneof(fc.string({ unit: 'binary' }), address), (text) => {
-        const ip = canonicalIp(text);
-        if (ip !== undefined) assert.equal(canonicalIp(ip), ip);
-        if (ip !== undefined) assert.equal(isIPv4(ip), !ip.includes(':'));
-      }),
-      { numRuns: 2000 },
     );
   });
 

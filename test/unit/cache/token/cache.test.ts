@@ -160,17 +160,6 @@ describe('a token in the cache', () => {
     { at: '61 min', do: 'ask', expect: 'hit k#16' },
   ]);
 
-  timeline('is renewed soon after an outage, by itself', [
-    { at: '0 s', do: 'ask', expect: 'miss k#1' },
-    { at: '11 h', do: 'ask', expect: 'hit k#1' },
-    { at: '11 h', do: 'down' },
-    // At 12 h and then after 3.75, 7.5, 15, 30, 60, 120 s and every 225 s.
-    { at: '12.5 h', do: 'ask', expect: 'hit k#1', calls: 14 },
-    { at: '12.5 h', do: 'up' },
-    { at: '12.6 h', do: 'ask', expect: 'hit k#15', calls: 15 },
-    { at: '24.5 h', do: 'wait', calls: 15 },
-  ]);
-
   timeline('without a longer one at its source serves for half of its life after three tries', [
     { at: '0 s', do: 'live 4 min' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },

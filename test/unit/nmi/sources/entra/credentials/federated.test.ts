@@ -4,10 +4,10 @@ import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { openFakeKube } from '../../../../../../lab/fakes/kube/fake-kube.ts';
-import { createAccountUser } from '../../../../../../lab/fakes/kube/tokens.ts';
+
 import { asRecord, parseRecord } from '../../../../../../src/base/json-value.ts';
 import type { ObjectName } from '../../../../../../src/cache/index/object-name.ts';
-import { createOwnAccount } from '../../../../../../src/nmi/kube/accounts/own-account.ts';
+import type { OwnAccountOutcome } from '../../../../../../src/nmi/kube/accounts/own-account.ts';
 import type { JsonPoster } from '../../../../../../src/nmi/kube/accounts/token-request.ts';
 import type { RequestOptions } from '../../../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../../../src/nmi/kube/api/kube-error.ts';
@@ -156,22 +156,29 @@ class HandApi implements JsonPoster {
   }
 }
 
+interface Given {
+  readonly maxKept?: number;
+  readonly account?: OwnAccountOutcome;
+}
+
+function accountOf(pod: typeof agentPod | undefined): OwnAccountOutcome {
+  return { kind: 'ok', serviceAccount: { namespace: 'kube-system', name: 'nmi' }, pod };
+}
+
 /**
  * Both modes, each with its cache.
  * @param live uid of the live pod by name of its service account, in every namespace.
  */
 function openFixture(
   live: Readonly<Record<string, string>>,
-  { maxKept = 256, isInPod = true } = {},
+  { maxKept = 256, account = accountOf(agentPod) }: Given = {},
 ) {
   const clock = new HandClock();
   // Late enough that a test does not pass only because the clock is near zero.
   clock.advance(7 * hourMs);
   const api = new HandApi(clock);
   const pods = new Map(Object.entries(live));
-  const serviceAccount = { namespace: 'kube-system', name: 'nmi' };
-  const pod = isInPod ? agentPod : undefined;
-  const agent = { kind: 'ok', serviceAccount, pod } as const;
+
   const livePodOf = ({ name }: ObjectName) => {
     const uid = pods.get(name);
     return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
@@ -181,7 +188,7 @@ function openFixture(
     ...options,
     ...openPodAssertions({ tokenClient: api, clock, livePodOf }),
   });
-  const ownAccount = { get: () => Promise.resolve(agent) };
+  const ownAccount = { get: () => Promise.resolve(account) };
   const ofNode = openCredentialCache<NodeCredential>({
     ...options,
     ...openNodeAssertions({ tokenClient: api, clock, ownAccount }),
@@ -208,7 +215,7 @@ function openFixture(
     get,
     load,
     /** The assertion for that service account, with all requests answered. */
-    ask: async (account?: string) => assertionOf(await load(credentialOf(account))),
+    ask: async (name?: string) => assertionOf(await load(credentialOf(name))),
     /** The client credential that was returned last. */
     latest: (credential: Credential) => given.get(JSON.stringify(credential)),
     forget: (credential: Credential, refused: ClientCredential): boolean =>
@@ -338,42 +345,31 @@ describe('the assertion of a pod', () => {
 
 describe('the assertion of the node', () => {
   it("is a token of the agent's service account, bound to its pod, if it runs in one", async () => {
-    for (const isInPod of [true, false]) {
-      using fixture = openFixture({ nmi: 'u1' }, { isInPod });
+    for (const pod of [agentPod, undefined]) {
+      using fixture = openFixture({ nmi: 'u1' }, { account: accountOf(pod) });
       const { subject, audience: named, podUid } = claimsOf(await fixture.ask());
       assert.deepEqual([subject, named], ['kube-system/nmi', audience]);
-      assert.equal(podUid, isInPod ? agentPod.uid : '');
+      assert.equal(podUid, pod?.uid ?? '');
       // A pod under the same account has one of its own.
       const ofPod = await fixture.load(credentialOf('nmi', audience, 'kube-system'));
       assert.equal(claimsOf(assertionOf(ofPod)).podUid, 'u1');
     }
   });
 
-  it('needs the agent to be a service account', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    const clock = new HandClock(Date.now());
-    const ownAccount = createOwnAccount({ client });
-    using cache = openCredentialCache<NodeCredential>({
-      ...openNodeAssertions({ tokenClient: client, clock, ownAccount }),
-      ...{ clock, isNeeded: () => true, maxKept: 256 },
+  const unavailable = { kind: 'unavailable', problem: 'NETWORK', retryAfterMs: undefined } as const;
+  for (const [account, reason, says] of [
+    [{ kind: 'no_service_account', username: 'me' }, 'credential_invalid', /as me, which is none/],
+    [{ kind: 'forbidden', said: 'no' }, 'credential_invalid', /not read its own user name.*no/],
+    [unavailable, 'upstream_down', /NETWORK/],
+  ] as const) {
+    it(`needs a service account of the agent, which is none if that is ${account.kind}`, async () => {
+      using fixture = openFixture({}, { account });
+      const failure = failureOf(await fixture.load(credentialOf(undefined)));
+      assert.equal(failure.reason, reason);
+      assert.match(failure.description, says);
+      assert.deepEqual([fixture.api.asked, fixture.kept()], [0, [0, 0]]);
     });
-    const credential = { kind: 'federated_node', audience } as const;
-    const get = () => cache.get(credential, AbortSignal.timeout(5_000));
-    const failure = failureOf(await get());
-    assert.equal(failure.reason, 'credential_invalid');
-    assert.match(failure.description, /authenticates the agent as kubernetes-admin, which is none/);
-    fake.faults.failNext(1, 403);
-    assert.match(
-      failureOf(await get()).description,
-      /may not read its own user name.*failed on purpose/,
-    );
-    fake.faults.failNext(1, 503);
-    assert.equal(failureOf(await get()).reason, 'upstream_down');
-    fake.user = createAccountUser({ namespace: 'default', name: 'nmi' });
-    fake.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'nmi' } });
-    assertionOf(await get());
-  });
+  }
 });
 
 describe('an assertion that the API server does not issue', () => {
