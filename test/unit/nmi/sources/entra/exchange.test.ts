@@ -80,41 +80,35 @@ function token(): Answer {
 }
 
 describe('a request for a token', () => {
-  it('goes to the tenant’s v2 endpoint, once, whatever the environment contains', async () => {
+  it('goes to the tenant’s v2 endpoint, once, whatever the environment contains', async (t) => {
     await using fixture = await openFixture();
     fixture.server.answerWith(token());
     process.env['MSAL_FORCE_REGION'] = 'westeurope';
-    try {
-      const result = await fixture.fetch({ resource: 'https://Vault.azure.net' });
-      assert.ok(result.ok);
-      const nowS = Date.now() / 1000;
-      assert.equal(result.token.clientId, clientId);
-      assert.equal(result.token.resource, 'https://Vault.azure.net');
-      assert.ok(Math.abs(result.token.expiresAtWallS - nowS - lifeS) < 5);
-      assert.ok(Math.abs((result.token.refreshAtWallS ?? 0) - nowS - lifeS / 2) < 5);
-    } finally {
-      delete process.env['MSAL_FORCE_REGION'];
-    }
+    t.after(() => delete process.env['MSAL_FORCE_REGION']);
+    const result = await fixture.fetch({ resource: 'https://Vault.azure.net' });
+    assert.ok(result.ok);
+    const nowS = Date.now() / 1000;
+    assert.equal(result.token.clientId, clientId);
+    assert.equal(result.token.resource, 'https://Vault.azure.net');
+    assert.ok(Math.abs(result.token.expiresAtWallS - nowS - lifeS) < 5);
+    assert.ok(Math.abs((result.token.refreshAtWallS ?? 0) - nowS - lifeS / 2) < 5);
     assert.equal(fixture.server.received.length, 1);
     const { method, target, headers, form } = fixture.server.received[0]!;
     assert.equal(method, 'POST');
     assert.equal(target, `/${tenantId}/oauth2/v2.0/token?client-request-id=${correlationId}`);
     assert.equal(headers['user-agent'], 'nmi/test');
-    for (const [field, value] of [
-      ['grant_type', 'client_credentials'],
-      ['client_id', clientId],
-      ['scope', 'https://Vault.azure.net/.default'],
-      ['client_secret', secret.clientSecret],
-      ['resource', null],
-      ['client_assertion', null],
-    ] as const) {
-      assert.equal(form.get(field), value);
-    }
+    const sent = {
+      grant_type: 'client_credentials',
+      client_id: clientId,
+      scope: 'https://Vault.azure.net/.default',
+      client_secret: secret.clientSecret,
+    };
+    const fields = Object.fromEntries(form);
+    assert.deepEqual({ ...fields, ...sent }, fields);
+    for (const field of ['resource', 'client_assertion']) assert.ok(!(field in fields));
   });
 
-  it('has the resource as its scope', async () => {
-    await using fixture = await openFixture();
-    fixture.server.answerWith(token());
+  it('has the resource as its scope', () => {
     for (const [resource, scope] of [
       ['https://management.azure.com/', 'https://management.azure.com//.default'],
       ['https://management.azure.com', 'https://management.azure.com/.default'],
@@ -125,10 +119,7 @@ describe('a request for a token', () => {
       ['00000003-0000-0000-C000-000000000000', '00000003-0000-0000-C000-000000000000/.default'],
       ['https://a?b=c&d=ä%20', 'https://a?b=c&d=ä%20/.default'],
     ] as const) {
-      const result = await fixture.fetch({ resource });
-      assert.ok(result.ok && result.token.resource === resource);
       assert.equal(scopeOf(resource), scope);
-      assert.deepEqual(fixture.server.received.at(-1)?.form.getAll('scope'), [scope]);
     }
   });
 

@@ -3,9 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
-import { openFakeKube } from '../../../../../../lab/fakes/kube/fake-kube.ts';
 
-import { asRecord, parseRecord } from '../../../../../../src/base/json-value.ts';
 import type { ObjectName } from '../../../../../../src/cache/index/object-name.ts';
 import type { OwnAccountOutcome } from '../../../../../../src/nmi/kube/accounts/own-account.ts';
 import type { JsonPoster } from '../../../../../../src/nmi/kube/accounts/token-request.ts';
@@ -25,7 +23,6 @@ import {
 import type { SourceFailure } from '../../../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../../../support/hand-clock.ts';
 import { hourMs, minuteMs } from '../../../../../support/token-fixture.ts';
-import { clientOf, rawPod } from '../../../kube/kube-test-bed.ts';
 
 const audience = 'api://AzureADTokenExchange';
 const agentPod = { name: 'nmi-x7k2p', uid: 'agent-uid' };
@@ -229,27 +226,6 @@ function openFixture(
 }
 
 describe('the assertion of a pod', () => {
-  it('is a token of its service account for the audience, bound to the pod', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    fake.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'demo' } });
-    const uid = fake.apply(rawPod('one')).metadata.uid!;
-    const clock = new HandClock(Date.now());
-    const livePodOf = () => ({ name: 'one', uid });
-    using cache = openCredentialCache<PodCredential>({
-      ...openPodAssertions({ tokenClient: client, clock, livePodOf }),
-      ...{ clock, isNeeded: () => true, maxKept: 256 },
-    });
-    const serviceAccount = { namespace: 'default', name: 'demo' };
-    const credential = { kind: 'federated_pod', serviceAccount, audience } as const;
-    const assertion = assertionOf(await cache.get(credential, AbortSignal.timeout(5_000)));
-    const [, payload = ''] = assertion.split('.');
-    const claims = parseRecord(Buffer.from(payload, 'base64url').toString('utf8'));
-    assert.deepEqual(claims?.['aud'], [audience]);
-    assert.equal(claims?.['sub'], 'system:serviceaccount:default:demo');
-    assert.deepEqual(asRecord(claims?.['kubernetes.io'])?.['pod'], { name: 'one', uid });
-  });
-
   for (const [how, grantS, latencyMs, usedMs] of [
     ['an hour less five minutes', undefined, 0, 55 * minuteMs],
     ['half of a shorter life from the server', 360, 0, 3 * minuteMs],
@@ -270,7 +246,7 @@ describe('the assertion of a pod', () => {
     });
   }
 
-  it('is separate for each namespace, service account and audience', async () => {
+  it('is bound to its pod, and separate for each namespace, service account and audience', async () => {
     using fixture = openFixture({ a: 'u1', b: 'u2' });
     for (const [account, named, namespace] of [
       ['a', audience, 'ns'],
@@ -280,7 +256,9 @@ describe('the assertion of a pod', () => {
     ] as const) {
       const credential = credentialOf(account, named, namespace);
       const claims = claimsOf(assertionOf(await fixture.load(credential)));
-      assert.deepEqual([claims.subject, claims.audience], [`${namespace}/${account}`, named]);
+      const { subject, audience: of, podUid } = claims;
+      assert.deepEqual([subject, of], [`${namespace}/${account}`, named]);
+      assert.equal(podUid, fixture.pods.get(account));
     }
     assert.equal(fixture.api.asked, 4);
   });
