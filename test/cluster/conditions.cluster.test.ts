@@ -10,6 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { readyIn } from '../support/ready-condition.ts';
 import { openConditionsProcess, setNodes } from './support/conditions-process.ts';
+import { readOldDefinitions } from './support/go-module.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
@@ -19,27 +20,6 @@ const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 const tenantID = '7e570000-1ab0-4000-8000-000000000001';
 const oldMessage = 'custom resource definition has no status conditions, apply deploy/crds.yaml';
 const mergePatch = { contentType: 'application/merge-patch+json' };
-const refusingPolicy = `
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicy
-metadata: { name: refuse-conditions }
-spec:
-  failurePolicy: Fail
-  matchConstraints:
-    resourceRules:
-      - apiGroups: [aadpodidentity.k8s.io]
-        apiVersions: [v1]
-        operations: [UPDATE]
-        resources: [azureidentities/status]
-  validations:
-    - { expression: '!object.metadata.name.startsWith("refused")', reason: Forbidden }
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicyBinding
-metadata: { name: refuse-conditions }
-spec: { policyName: refuse-conditions, validationActions: [Deny] }
-`;
-
 describeOnNewestVersion('status conditions', (cluster) => {
   const open = () => openConditionsProcess(cluster());
   const put = (kind: 'AzureIdentity' | 'AzureIdentityBinding', name: string, spec: object) => {
@@ -57,21 +37,8 @@ describeOnNewestVersion('status conditions', (cluster) => {
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
   };
 
-  /** Refuses the status of two identities, as a policy engine of the cluster could. */
-  const applyPolicy = async () => {
-    await put('AzureIdentity', 'refused', { type: 0, clientID });
-    await cluster().apply(refusingPolicy);
-    const path = `${root}/azureidentities/refused/status?dryRun=All`;
-    const body = { status: { availableReplicas: 1 } };
-    await eventually(async () => {
-      const { status } = await cluster().admin.request('PATCH', path, body, mergePatch);
-      assert.equal(status, 403);
-    }, 30_000);
-  };
-
   before(async () => {
-    const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
-    await applyDefinitions(await readFile(oldCrds, 'utf8'));
+    await applyDefinitions(readOldDefinitions());
     await eventually(async () => cluster().apply(await read('nmi.yaml')));
     await setNodes(cluster(), 1);
     await cluster().createNamespace('shop');
@@ -213,48 +180,5 @@ describeOnNewestVersion('status conditions', (cluster) => {
       assert.deepEqual([writer.writes()['rejected'], writer.writes()['forbidden']], [0, 0]);
     }
     await applyDefinitions(definitions);
-  });
-
-  it('of an object that a policy refuses delay no other, and are written after its change', async () => {
-    await applyPolicy();
-    await using writer = await open();
-    await eventually(() => assert.ok((writer.writes()['forbidden'] ?? 0) >= 1), 30_000);
-    await put('AzureIdentity', 'refused-too', { type: 0, clientID });
-    await put('AzureIdentity', 'accepted', { type: 0, clientID });
-    await untilReady('azureidentities/accepted', 'True ok');
-    await eventually(() => assert.ok((writer.writes()['forbidden'] ?? 0) >= 2), 30_000);
-    await put('AzureIdentityBinding', 'accepted', { azureIdentity: 'refused', selector: 'x' });
-    await untilReady('azureidentitybindings/accepted', 'True ok');
-    await cluster().kubectl(['delete', 'validatingadmissionpolicybindings/refuse-conditions']);
-    await delay(2_000);
-    const metadata = { labels: { now: 'accepted' } };
-    const path = `${root}/azureidentities/refused`;
-    await cluster().admin.expect('PATCH', path, { metadata }, mergePatch);
-    await untilReady('azureidentities/refused', 'True ok');
-  });
-
-  it('are tried about once a second if the right is missing', async () => {
-    const role = '/apis/rbac.authorization.k8s.io/v1/clusterroles/aad-pod-id-nmi-conditions';
-    const { rules } = (await cluster().admin.expect('GET', role)) as unknown as {
-      rules: { resources: string[] }[];
-    };
-    const less = rules.filter(({ resources }) => !resources.includes('azureidentities/status'));
-    assert.equal(less.length, rules.length - 1);
-    await cluster().admin.expect('PATCH', role, { rules: less }, mergePatch);
-    for (let number = 0; number < 10; number++) {
-      await put('AzureIdentity', `crowd-${number}`, { type: 0, clientID });
-    }
-    await delay(1_000);
-    {
-      await using writer = await open();
-      const forbidden = () => writer.writes()['forbidden'] ?? 0;
-      await eventually(() => assert.ok(forbidden() >= 1), 30_000);
-      await delay(3_000);
-      assert.ok(forbidden() <= 9, `${forbidden()} tries`);
-      assert.equal(writer.writes()['written'], 0);
-    }
-    await cluster().admin.expect('PATCH', role, { rules }, mergePatch);
-    await using _ = await open();
-    await untilReady('azureidentities/crowd-9', 'True ok');
   });
 });

@@ -3,16 +3,15 @@
  * rules accept and refuse, and what kubectl shows.
  */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { Cluster } from './support/cluster.ts';
 import type { KubeBody } from './support/api.ts';
+import { readOldDefinitions } from './support/go-module.ts';
 import { describeOnEveryVersion } from './support/on-clusters.ts';
 
 const crds = join(import.meta.dirname, '../../deploy/crds.yaml');
-const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
 
 const group = 'aadpodidentity.k8s.io';
 const root = `/apis/${group}/v1`;
@@ -42,12 +41,18 @@ interface Given {
   readonly metadata?: object;
 }
 
+const objectOf =
+  (kind: Kind) =>
+  (name: string, spec: unknown, more: object = {}): Given => ({ kind, name, spec, ...more });
+const identityNamed = objectOf('AzureIdentity');
+const bindingNamed = objectOf('AzureIdentityBinding');
+const exceptionNamed = objectOf('AzurePodIdentityException');
+
 /** Objects that work with aad-pod-identity and use every field of its definitions. */
 const good: readonly Given[] = [
-  {
-    kind: 'AzureIdentity',
-    name: 'everything',
-    spec: {
+  identityNamed(
+    'everything',
+    {
       type: 1,
       resourceID: 'not used',
       clientID: client.toUpperCase(),
@@ -59,81 +64,58 @@ const good: readonly Given[] = [
       replicas: 3,
       metadata: {},
     },
-    status: { availableReplicas: 2, metadata: {} },
-    metadata: {
-      annotations: { 'aadpodidentity.k8s.io/Behavior': 'namespaced' },
-      labels: { team: 'shop' },
+    {
+      status: { availableReplicas: 2, metadata: {} },
+      metadata: {
+        annotations: { 'aadpodidentity.k8s.io/Behavior': 'namespaced' },
+        labels: { team: 'shop' },
+      },
     },
-  },
-  {
-    kind: 'AzureIdentity',
-    name: 'user',
-    spec: { type: 0, resourceID: resource, clientID: client },
-  },
-  { kind: 'AzureIdentity', name: 'no-type', spec: { resourceID: resource, clientID: client } },
-  { kind: 'AzureIdentity', name: 'no-resource', spec: { type: 0, clientID: client } },
-  {
-    kind: 'AzureIdentity',
-    name: 'pasted',
-    spec: {
-      type: 0,
-      resourceID: ` https://x${resource.toUpperCase()}/ `,
-      clientID: ` ${client}\n`,
-    },
-  },
-  {
-    kind: 'AzureIdentity',
-    name: 'nulls',
-    spec: { type: 0, clientID: client, auxiliaryTenantIDs: null, replicas: null },
-  },
-  {
-    kind: 'AzureIdentity',
-    name: 'certificate',
-    spec: { type: 2, clientID: client, tenantID: 'Contoso.com', clientPassword: { name: 'cert' } },
-  },
-  {
-    kind: 'AzureIdentityBinding',
-    name: 'binding',
-    spec: { azureIdentity: 'user.a-1', selector: 'Shop_1.a-b', weight: 10, metadata: {} },
-    status: { availableReplicas: 1, metadata: {} },
-  },
-  {
-    kind: 'AzurePodIdentityException',
-    name: 'exception',
-    spec: { podLabels: { 'kubernetes.azure.com/managedby': 'AKS', empty: '' }, metadata: {} },
-    status: { status: 'x', metadata: {} },
-  },
+  ),
+  identityNamed('user', { type: 0, resourceID: resource, clientID: client }),
+  identityNamed('no-type', { resourceID: resource, clientID: client }),
+  identityNamed('no-resource', { type: 0, clientID: client }),
+  identityNamed('pasted', {
+    type: 0,
+    resourceID: ` https://x${resource.toUpperCase()}/ `,
+    clientID: ` ${client}\n`,
+  }),
+  identityNamed('nulls', { type: 0, clientID: client, auxiliaryTenantIDs: null, replicas: null }),
+  identityNamed('certificate', {
+    type: 2,
+    clientID: client,
+    tenantID: 'Contoso.com',
+    clientPassword: { name: 'cert' },
+  }),
+  bindingNamed(
+    'binding',
+    { azureIdentity: 'user.a-1', selector: 'Shop_1.a-b', weight: 10, metadata: {} },
+    { status: { availableReplicas: 1, metadata: {} } },
+  ),
+  exceptionNamed(
+    'exception',
+    { podLabels: { 'kubernetes.azure.com/managedby': 'AKS', empty: '' }, metadata: {} },
+    { status: { status: 'x', metadata: {} } },
+  ),
 ];
 
 /** Objects that the old definitions accepted, although they gave no pod a token. */
 const bad: readonly Given[] = [
-  { kind: 'AzureIdentity', name: 'no-spec', spec: undefined },
-  { kind: 'AzureIdentity', name: 'empty', spec: { type: 0, resourceID: '', clientID: '' } },
-  { kind: 'AzureIdentity', name: 'capitals', spec: { Type: 0, ClientID: client, ResourceID: 'x' } },
-  { kind: 'AzureIdentity', name: 'bad-type', spec: { type: 7, clientID: client } },
-  { kind: 'AzureIdentity', name: 'bad-client', spec: { type: 0, clientID: 'my-identity' } },
-  {
-    kind: 'AzureIdentity',
-    name: 'bad-resource',
-    spec: { type: 0, resourceID: '/r', clientID: client },
-  },
-  {
-    kind: 'AzureIdentity',
-    name: 'bad-secret',
-    spec: { type: 1, clientID: client, tenantID: 'x y' },
-  },
-  {
-    kind: 'AzureIdentity',
-    name: 'bad-tenants',
-    spec: { type: 1, clientID: client, auxiliaryTenantIDs: ['a', 'b', 'c', 'd'] },
-  },
-  { kind: 'AzureIdentityBinding', name: 'capitals', spec: { AzureIdentity: 'a', Selector: 'a' } },
-  {
-    kind: 'AzureIdentityBinding',
-    name: 'bad-names',
-    spec: { azureIdentity: 'A b', selector: '-' },
-  },
-  { kind: 'AzurePodIdentityException', name: 'capitals', spec: { PodLabels: { a: 'b' } } },
+  identityNamed('no-spec', undefined),
+  identityNamed('empty', { type: 0, resourceID: '', clientID: '' }),
+  identityNamed('capitals', { Type: 0, ClientID: client, ResourceID: 'x' }),
+  identityNamed('bad-type', { type: 7, clientID: client }),
+  identityNamed('bad-client', { type: 0, clientID: 'my-identity' }),
+  identityNamed('bad-resource', { type: 0, resourceID: '/r', clientID: client }),
+  identityNamed('bad-secret', { type: 1, clientID: client, tenantID: 'x y' }),
+  identityNamed('bad-tenants', {
+    type: 1,
+    clientID: client,
+    auxiliaryTenantIDs: ['a', 'b', 'c', 'd'],
+  }),
+  bindingNamed('capitals', { AzureIdentity: 'a', Selector: 'a' }),
+  bindingNamed('bad-names', { azureIdentity: 'A b', selector: '-' }),
+  exceptionNamed('capitals', { PodLabels: { a: 'b' } }),
 ];
 
 const assigned: Given = {
@@ -304,42 +286,32 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
 
 /** New objects, accepted in addition to {@link good}. */
 const taken: readonly Given[] = [
-  { kind: 'AzureIdentity', name: 'new', spec: { type: 3, clientID: client, tenantID: tenant } },
-  { kind: 'AzureIdentity', name: 'new', spec: chain },
-  {
-    kind: 'AzureIdentity',
-    name: 'new',
-    spec: { type: 4, resourceID: resource, application, agentIdentity: client },
-  },
-  {
-    kind: 'AzureIdentity',
-    name: 'new',
-    spec: { type: 4, federation: 'node', application, agentIdentity: client },
-  },
-  ...['', 'pod', 'node', 'binding'].map((federation): Given => ({
-    kind: 'AzureIdentity',
-    name: 'new',
-    spec: { type: 3, clientID: client, tenantID: 'a.b-c.example', federation },
-  })),
-  { kind: 'AzureIdentity', name: 'new', spec: {} },
-  ...['2026-11-30T06:00:00Z', '2026-11-30T07:00:00.5+01:00', null].map((notBefore): Given => ({
-    kind: 'AzureIdentity',
-    name: 'new',
-    spec: { clientID: client, notBefore },
-  })),
-  {
-    kind: 'AzureIdentity',
-    name: 'new',
-    spec: { clientID: client, allowedResources: ['https://a.example/', tenant] },
-  },
-  ...['', 'robot', 'team.robot-1'].map((serviceAccount): Given => ({
-    kind: 'AzureIdentityBinding',
-    name: 'new',
-    spec: { azureIdentity: 'shop', selector: 'shop', serviceAccount },
-  })),
-  { kind: 'AzureIdentityBinding', name: 'new', spec: { azureIdentity: '', selector: '' } },
-  { kind: 'AzureIdentityBinding', name: 'new', spec: { selector: 'x'.repeat(63) } },
-  { kind: 'AzurePodIdentityException', name: 'new', spec: { podLabels: {} } },
+  ...[
+    { type: 3, clientID: client, tenantID: tenant },
+    chain,
+    { type: 4, resourceID: resource, application, agentIdentity: client },
+    { type: 4, federation: 'node', application, agentIdentity: client },
+    ...['', 'pod', 'node', 'binding'].map((federation) => ({
+      ...{ type: 3, clientID: client, tenantID: 'a.b-c.example' },
+      federation,
+    })),
+    {},
+    ...['2026-11-30T06:00:00Z', '2026-11-30T07:00:00.5+01:00', null].map((notBefore) => ({
+      clientID: client,
+      notBefore,
+    })),
+    { clientID: client, allowedResources: ['https://a.example/', tenant] },
+  ].map((spec) => identityNamed('new', spec)),
+  ...[
+    ...['', 'robot', 'team.robot-1'].map((serviceAccount) => ({
+      azureIdentity: 'shop',
+      selector: 'shop',
+      serviceAccount,
+    })),
+    { azureIdentity: '', selector: '' },
+    { selector: 'x'.repeat(63) },
+  ].map((spec) => bindingNamed('new', spec)),
+  exceptionNamed('new', { podLabels: {} }),
 ];
 
 describeOnEveryVersion('the custom resources', (cluster) => {
@@ -351,7 +323,7 @@ describeOnEveryVersion('the custom resources', (cluster) => {
   before(async () => {
     const { admin } = cluster();
     await cluster().createNamespace('shop');
-    await cluster().apply(await readFile(oldCrds, 'utf8'));
+    await cluster().apply(readOldDefinitions());
     await untilEstablished(cluster());
     for (const given of [...good, ...bad, assigned]) {
       await admin.expect('POST', collection(given.kind), manifestOf(given));

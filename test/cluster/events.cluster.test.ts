@@ -168,36 +168,6 @@ describeOnNewestVersion('Events', (cluster) => {
     assert.ok(!fixture.lines.some((line) => line.includes('failed to write an Event')));
   });
 
-  it('that RBAC refuses cause one log line and nothing else', async () => {
-    await cluster().applyOverHttp(`
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: { name: without-events }
-rules:
-  - { apiGroups: [''], resources: [pods], verbs: [list, watch] }
-  - { apiGroups: [aadpodidentity.k8s.io], resources: ['*'], verbs: [list, watch] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: { name: without-events }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: without-events }
-subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system }]
-`);
-    const account = { namespace: 'kube-system', name: 'without-events' };
-    const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
-    await using fixture = await openAgent(kubeconfigPath);
-    await eventually(async () => {
-      assert.match(await fixture.ask('127.0.0.11', 1), /\(binding_missing\)/);
-    });
-    assert.match(await fixture.ask('127.0.0.12', 10), /\(credential_invalid\)/);
-    const failures = () =>
-      fixture.lines.filter((line) => line.includes('failed to write an Event'));
-    await eventually(() => assert.equal(failures().length, 1));
-    assert.match(failures()[0] ?? '', /"code":"FORBIDDEN".*cannot create resource/);
-    assert.match(await fixture.ask('127.0.0.11', 10), /\(binding_missing\)/);
-    assert.equal(failures().length, 1);
-  });
-
   it('about an identity are one, whichever agent comes first', async () => {
     await cluster().createNamespace('shared');
     const kubeconfigPath = await openAgentPod('nmi-z', '10.0.0.11');
@@ -223,49 +193,5 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
       events.map(({ regarding, reason }) => [regarding.name, reason]),
       [['reports', 'CredentialRefused']],
     );
-  });
-
-  it('of 5,000 refusals of 200 pods are one per pod in ten minutes', async () => {
-    await cluster().createNamespace('crowd');
-    const kubeconfigPath = await openAgentPod('nmi-y', '10.0.0.10');
-    await using client = await openKubeClient({ kubeconfigPath, userAgent: 'test' });
-    const clock = new HandClock(Date.now());
-    using writer = new EventWriter({
-      client,
-      clock,
-      instance: 'node-a',
-      random: Math.random,
-      log: keptLog(),
-    });
-    const refuseAll = (): void => {
-      for (let refusal = 0; refusal < 5_000; refusal++) {
-        const name = `p${refusal % 200}`;
-        const pod = { apiVersion: 'v1', kind: 'Pod', namespace: 'crowd', name, uid: `uid-${name}` };
-        writer.record(pod, 'binding_missing', () => ({
-          related: undefined,
-          type: 'Warning',
-          reason: 'BindingMissing',
-          action: 'GetToken',
-          note: 'ä'.repeat(512),
-        }));
-      }
-    };
-    const written = (): number => writer.samples()[0]?.value ?? 0;
-    /** Moves the clock only as fast as the writes finish. */
-    const passMinutes = async (minutes: number): Promise<void> => {
-      for (let minute = 0; minute < minutes; minute++) {
-        const wanted = written() + 10;
-        clock.advance(60_000);
-        await eventually(() => assert.equal(written(), wanted));
-      }
-    };
-    refuseAll();
-    await eventually(() => assert.equal(written(), 10));
-    await passMinutes(8);
-    const first = await eventsIn(cluster(), 'crowd');
-    assert.equal(first.length, 90);
-    assert.equal(new Set(first.map(({ regarding }) => regarding.name)).size, 90);
-    const described = await cluster().kubectl(['-n', 'crowd', 'get', 'events']);
-    assert.match(described, /BindingMissing/);
   });
 });

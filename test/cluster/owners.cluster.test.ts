@@ -1,26 +1,21 @@
 /**
- * Owners of identities on real servers: the agent's view of grants, who may write one, and the
- * policy.
+ * Owners of identities on real servers: the agent's view of grants, and the policy.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { stringify } from 'yaml';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { Binding, Exception, Identity, Pod } from '../../src/cache/index/objects.ts';
 import { OwnerIndex } from '../../src/cache/index/owner-index.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
-import { objectsOf, renderChart } from '../deploy/chart-render.ts';
 import { keptLog, MapStore, quick } from '../unit/nmi/kube/kube-test-bed.ts';
-import type { RequestOptions } from './support/api.ts';
-import { provideHelm } from './support/binaries.ts';
+import { readOldDefinitions } from './support/go-module.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
-const helm = provideHelm();
 const group = 'aadpodidentity.k8s.io';
 const root = `/apis/${group}/v1`;
 const grantsPath = `${root}/azureidentitygrants`;
@@ -31,22 +26,13 @@ const resourceId =
   '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/till';
 const mergePatch = { contentType: 'application/merge-patch+json' };
 
-function as(user: string): RequestOptions {
-  return { headers: { 'impersonate-user': user } };
-}
-
 function objectOf(kind: string, name: string, spec: object) {
   return { apiVersion: `${group}/v1`, kind, metadata: { name }, spec };
 }
 
 describeOnNewestVersion('owners of identities', (cluster) => {
-  const createGrant = (name: string, spec: object, options?: RequestOptions) =>
-    cluster().admin.request(
-      'POST',
-      grantsPath,
-      objectOf('AzureIdentityGrant', name, spec),
-      options,
-    );
+  const createGrant = (name: string, spec: object) =>
+    cluster().admin.expect('POST', grantsPath, objectOf('AzureIdentityGrant', name, spec));
   const deleteGrant = (name: string) => cluster().admin.expect('DELETE', `${grantsPath}/${name}`);
 
   /** The agent's watches, and the owners that they find. */
@@ -78,8 +64,7 @@ describeOnNewestVersion('owners of identities', (cluster) => {
 
   before(async () => {
     // The rules of the replaced system, as in a cluster in which only the image was exchanged.
-    const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
-    await cluster().apply(await readFile(oldCrds, 'utf8'));
+    await cluster().apply(readOldDefinitions());
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
     await eventually(async () => cluster().apply(await read('nmi.yaml')));
     for (const name of ['shop', 'thief']) await cluster().createNamespace(name);
@@ -113,51 +98,6 @@ describeOnNewestVersion('owners of identities', (cluster) => {
     await eventually(() => {
       assert.equal(withoutKind.owners.grantOfClientId('shop', tillId) !== undefined, false);
       return Promise.resolve();
-    });
-  });
-
-  describe('by the chart’s roles for teams', { skip: helm.missing }, () => {
-    const identities = `${root}/namespaces/shop/azureidentities?dryRun=All`;
-    const bindings = `${root}/namespaces/shop/azureidentitybindings?dryRun=All`;
-    const identity = objectOf('AzureIdentity', 'x', { clientID: tillId });
-    const binding = objectOf('AzureIdentityBinding', 'x', { azureIdentity: 'x', selector: 'x' });
-
-    before(async () => {
-      const values = { rbac: { createUserFacingClusterRoles: true } };
-      const roles = objectsOf(renderChart({ helm: helm.programs ?? '', values })).filter(
-        ({ kind, metadata }) =>
-          kind === 'ClusterRole' && /-(?:view|edit|admin)$/.test(metadata.name),
-      );
-      const apiGroup = 'rbac.authorization.k8s.io';
-      const bound = roles.map(({ metadata: { name } }) => ({
-        apiVersion: `${apiGroup}/v1`,
-        kind: 'RoleBinding',
-        metadata: { name, namespace: 'shop' },
-        roleRef: { apiGroup, kind: 'ClusterRole', name },
-        subjects: [{ apiGroup, kind: 'User', name: name.replace(/.*-/, '') }],
-      }));
-      const documents = [...roles, ...bound].map((each) => stringify(each));
-      await cluster().applyOverHttp(documents.join('---\n'));
-    });
-
-    const may = async (user: string, path: string, body: object): Promise<boolean> => {
-      const { status } = await cluster().admin.request('POST', path, body, as(user));
-      assert.ok([201, 403].includes(status), String(status));
-      return status === 201;
-    };
-
-    it('editors of a namespace bind identities, administrators create them', async () => {
-      await eventually(async () => assert.ok(await may('edit', bindings, binding)));
-      assert.equal(await may('edit', identities, identity), false);
-      assert.equal(await may('admin', identities, identity), true);
-      assert.equal(await may('view', identities, identity), false);
-    });
-
-    it('no user of a namespace writes a grant', async () => {
-      const spec = { namespaces: ['shop'], clientIDs: [tillId] };
-      for (const user of ['view', 'edit', 'admin']) {
-        assert.equal((await createGrant('mine', spec, as(user))).status, 403, user);
-      }
     });
   });
 

@@ -1,6 +1,6 @@
 /**
  * The agent with exactly the permissions that the chart renders, for each feature: what it needs
- * works with its own code, and of all calls of the server it may make only those in the rules.
+ * works with its own code, and the server refuses what nobody may ever grant it.
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -25,10 +25,8 @@ import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-re
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { objectsOf, renderChart, type KubeObject } from '../deploy/chart-render.ts';
 import { keptLog, MapStore, quick } from '../unit/nmi/kube/kube-test-bed.ts';
-import { createOracle, listApiCalls, type ApiCall } from './support/api-calls.ts';
 import type { Api } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';
-import { inBulk } from './support/bulk.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
 import { runPod } from './support/pods.ts';
 
@@ -90,21 +88,17 @@ const variants: Readonly<Record<string, Variant>> = {
 
 type Tail<T extends readonly unknown[]> = T extends readonly [unknown, ...infer R] ? R : never;
 
-/** What the server's own roles grant to every service account: verb, group, resource. */
-const ofEverybody = new Set([
-  'create authorization.k8s.io selfsubjectaccessreviews',
-  'create authorization.k8s.io selfsubjectrulesreviews',
-  'create authentication.k8s.io selfsubjectreviews',
-  'get certificates.k8s.io clustertrustbundles',
-  'list certificates.k8s.io clustertrustbundles',
-  'watch certificates.k8s.io clustertrustbundles',
-]);
-
-/** Verbs that no request has, and resources that no discovery lists. */
+/** What no feature needs, and what would be everything. */
 const special: readonly (readonly [group: string, resource: string, verb: string])[] = [
   ['*', '*', '*'],
   ['', '*', 'get'],
   ['', 'secrets', '*'],
+  ['', 'secrets', 'list'],
+  ['', 'pods', 'create'],
+  ['', 'pods', 'delete'],
+  ['', 'nodes', 'list'],
+  ['', 'nodes', 'update'],
+  ['aadpodidentity.k8s.io', 'azureidentities', 'patch'],
   ['', 'users', 'impersonate'],
   ['', 'groups', 'impersonate'],
   ['', 'serviceaccounts', 'impersonate'],
@@ -126,13 +120,12 @@ const statuses = ['azureidentities/status', 'azureidentitybindings/status'].map(
   (resource) => ['aadpodidentity.k8s.io', resource, 'patch'] as const,
 );
 
-/** Rights apply a moment after they are stored, and a check may take a thousand requests. */
+/** Rights apply a moment after they are stored. */
 const rightsLimitMs = 30_000;
 
 const closedPaths = ['/metrics', '/logs/', '/debug/pprof/', '/configz', '/statusz', '/flagz'];
 
 describeOnNewestVersion('the rights of the chart', (cluster) => {
-  let calls: readonly ApiCall[] = [];
   const podUids: Record<string, string> = {};
 
   before(async () => {
@@ -148,10 +141,6 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
       const pod = { namespace, name: objectName, node: 'node-a', ip: `10.1.0.${index}` };
       podUids[namespace] = (await runPod(admin, pod)).metadata.uid;
     }
-    await eventually(async () => {
-      calls = await listApiCalls(admin, ['shop', 'office', 'kube-system'], objectName);
-      assert.ok(calls.some(({ resource }) => resource === 'azureidentities/status'));
-    });
   });
 
   it(
@@ -178,8 +167,6 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
       for (const [group, resource, verb] of special) {
         assert.ok(!(await may(group, resource, verb)), `${verb} ${resource}`);
       }
-      const isGranted = createOracle(objects, account);
-      await eventually(() => checkAll(actor.api, calls, isGranted), rightsLimitMs);
     },
   );
 
@@ -187,11 +174,9 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
     const account = { namespace: `rights-${index}`, name: accountName };
 
     describe(`with ${name} on`, { skip: helm.missing ?? false }, () => {
-      let objects: readonly KubeObject[] = [];
-
       before(async () => {
         await cluster().createNamespace(account.namespace);
-        objects = rightsIn(account.namespace, variant.values);
+        const objects = rightsIn(account.namespace, variant.values);
         await cluster().applyOverHttp(objects.map((object) => stringify(object)).join('---\n'));
       });
 
@@ -234,13 +219,7 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
         assert.equal((await kindOf('another')) === 'missing', mayKnow);
       });
 
-      it('allow none of the server’s other calls', async () => {
-        await using actor = await cluster().createServiceAccountClient(account);
-        const isGranted = createOracle(objects, account);
-        await eventually(() => checkAll(actor.api, calls, isGranted), rightsLimitMs);
-      });
-
-      it('allow nothing that no request names', async () => {
+      it('allow nothing else', async () => {
         await using actor = await cluster().createServiceAccountClient(account);
         for (const [group, resource, verb] of [...special, ...statuses]) {
           assert.equal(await mayDo(actor.api, group, resource, verb), false, `${verb} ${resource}`);
@@ -327,30 +306,4 @@ async function readAccount(client: KubeClient, account: ObjectName): Promise<str
   accounts.peekFresh(account);
   await promise;
   return accounts.peekFresh(account)?.kind ?? 'not read';
-}
-
-/** Makes all calls. The authorizer refuses those without permission before any other check. */
-async function checkAll(
-  api: Api,
-  calls: readonly ApiCall[],
-  isGranted: (call: ApiCall) => boolean,
-): Promise<void> {
-  const wrong: string[] = [];
-  let granted = 0;
-  await inBulk(calls.length, async (index) => {
-    const call = calls[index];
-    if (call === undefined) return;
-    if (ofEverybody.has(`${call.verb} ${call.group} ${call.resource}`)) return;
-    const contentType =
-      call.method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
-    const body = ['POST', 'PUT', 'PATCH'].includes(call.method) ? {} : undefined;
-    const { status, body: said } = await api.request(call.method, call.path, body, { contentType });
-    const isAllowed = status !== 403 || !/ cannot \w+ resource /.test(said.message ?? '');
-    if (isGranted(call)) granted += 1;
-    if (isAllowed !== isGranted(call)) {
-      wrong.push(`${call.verb} ${call.path}: ${status} ${said.message ?? ''}`);
-    }
-  });
-  assert.deepEqual(wrong, []);
-  assert.ok(granted > 0 && calls.length > 1000, `${granted} of ${calls.length} calls are granted`);
 }

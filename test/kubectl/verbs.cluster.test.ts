@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
+import { readOldDefinitions } from '../cluster/support/go-module.ts';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { createFakeAz, ordersId } from './support/fake-az.ts';
 import { agent, agentSet, clientId, good, grant, pod } from './support/mistakes.ts';
@@ -48,9 +49,7 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
   });
 
   it('finds definitions of the old system', async () => {
-    await cluster().apply(
-      await readFile(join(root, 'test/cluster/fixtures/old-crds.yaml'), 'utf8'),
-    );
+    await cluster().apply(readOldDefinitions());
     const { stdout } = await run(['doctor', '--pre']);
     assert.match(stdout, /azureidentities\.aadpodidentity\.k8s\.io: crd_old/);
     // The old system has no grants.

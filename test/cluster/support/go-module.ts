@@ -3,6 +3,8 @@
  * definitions to which tests compare ours. The repository has only their versions and checksums.
  */
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Provided } from './go-programs.ts';
 
 export interface GoModule {
@@ -79,4 +81,11 @@ export function provideModule({ path, version, sum }: GoModule): Provided<string
   const [module] = modules;
   if (module?.Sum !== sum) throw new Error(`${path}@${version} is ${module?.Sum ?? 'nothing'}`);
   return { name: path, programs: module.Dir, missing: undefined };
+}
+
+/** The four definitions as clusters with aad-pod-identity 1.8 have them. */
+export function readOldDefinitions(): string {
+  const { programs, missing } = provideModule(aadPodIdentity);
+  if (missing !== undefined) throw new Error(missing);
+  return readFileSync(join(programs, 'charts/aad-pod-identity/crds/crd.yaml'), 'utf8');
 }

@@ -33,7 +33,7 @@ export function describeOnEveryVersion(
 }
 
 /** The newest version, and the oldest in a run of at least that size. */
-export function versionsFor(size: 'all' | 'long'): readonly Provided<ClusterBinaries>[] {
+function versionsFor(size: 'all' | 'long'): readonly Provided<ClusterBinaries>[] {
   const older = isWithin(size, sizeOfThisRun()) ? provideOlderCluster() : undefined;
   return [provideCluster(), ...(older === undefined ? [] : [older])];
 }
