@@ -9,7 +9,6 @@ import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
 import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import type { Outcome, Step } from './programs/job.ts';
-import { renderCommand } from './support/client-command.ts';
 import {
   openClientLab,
   type ClientLab,
@@ -18,6 +17,7 @@ import {
 } from './support/client-lab.ts';
 import {
   clients as allClients,
+  renderCommand,
   type Client,
   type IdKind,
   type Kit,
@@ -128,43 +128,21 @@ function defineTests(client: Client, run: RunSteps): void {
     };
   };
 
-  it(`gets its pod's default identity, others by ${ids.join(', ')} id, and one that AKS binds`, async () => {
-    const byClientId = ids.filter((kind) => kind === 'client');
+  it(`gets its pod's default identity, and others by ${ids.join(', ')} id`, async () => {
     const unnamed = stepFor('managed', undefined);
     const steps = [
       signIn === 0 ? unnamed : { ...unnamed, needsSubscription: true },
       ...ids.map((kind) => stepFor('managed', kind)),
-      ...byClientId.map((kind) => stepFor('managed', kind, 'bound')),
     ];
     const { outcomes, requests } = await run(steps);
     assert.deepEqual(
       outcomes,
-      [
-        { identity: 'older' },
-        ...ids.map(() => ({ identity: 'newer' })),
-        ...byClientId.map(() => ({ identity: 'bound' })),
-      ],
+      [{ identity: 'older' }, ...ids.map(() => ({ identity: 'newer' }))],
       'the wrong identities',
     );
     // A guessed object id was tried as a client id first.
     const guessed = client.guesses === true ? { selector_not_bound: 1 } : {};
     assert.deepEqual(requests, cost(steps, { ok: steps.length * (signIn + 1), ...guessed }));
-  });
-
-  it('gets the token of a federated identity whose first requests Entra ID refuses by mistake', async () => {
-    // Each client has a resource of its own: none gets a token that another's request brought.
-    const resource = `https://${client.key.replaceAll('.', '-')}.example`;
-    const step = { ...stepFor('managed', 'client', 'refused'), resource };
-    const { outcomes, requests } = await run([step]);
-    assert.deepEqual(outcomes, [{ identity: 'refused' }]);
-    assert.deepEqual(requests, cost([step], { ok: signIn + 1 }));
-  });
-
-  it('gets an agent identity by its client id, as any other', async () => {
-    const step = stepFor('managed', 'client', 'agent');
-    const { outcomes, requests } = await run([step]);
-    assert.deepEqual(outcomes, [{ identity: 'agent' }]);
-    assert.deepEqual(requests, cost([step], { ok: signIn + 1 }));
   });
 
   if (chainIds !== undefined) {

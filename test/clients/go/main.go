@@ -11,6 +11,11 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/managedidentity"
 )
 
 type step struct {
@@ -101,4 +106,64 @@ func identityOf(token string) (string, error) {
 func fail(err error) {
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+func openAzidentity(s step) (tokenCall, error) {
+	credential, err := openAzidentityCredential(s)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, resource string) (string, error) {
+		options := policy.TokenRequestOptions{Scopes: []string{resource + "/.default"}}
+		token, err := credential.GetToken(ctx, options)
+		return token.Token, err
+	}, nil
+}
+
+func openAzidentityCredential(s step) (azcore.TokenCredential, error) {
+	if s.Credential == "default" {
+		// This chain takes the id from the environment alone.
+		os.Unsetenv("AZURE_CLIENT_ID")
+		if s.ID != nil {
+			os.Setenv("AZURE_CLIENT_ID", s.ID.Value)
+		}
+		return azidentity.NewDefaultAzureCredential(nil)
+	}
+	options := azidentity.ManagedIdentityCredentialOptions{}
+	if s.ID != nil {
+		switch s.ID.Kind {
+		case "client":
+			options.ID = azidentity.ClientID(s.ID.Value)
+		case "resource":
+			options.ID = azidentity.ResourceID(s.ID.Value)
+		case "object":
+			options.ID = azidentity.ObjectID(s.ID.Value)
+		}
+	}
+	return azidentity.NewManagedIdentityCredential(&options)
+}
+
+func openMsal(s step) (tokenCall, error) {
+	client, err := managedidentity.New(msalID(s))
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, resource string) (string, error) {
+		result, err := client.AcquireToken(ctx, resource)
+		return result.AccessToken, err
+	}, nil
+}
+
+func msalID(s step) managedidentity.ID {
+	if s.ID == nil {
+		return managedidentity.SystemAssigned()
+	}
+	switch s.ID.Kind {
+	case "resource":
+		return managedidentity.UserAssignedResourceID(s.ID.Value)
+	case "object":
+		return managedidentity.UserAssignedObjectID(s.ID.Value)
+	default:
+		return managedidentity.UserAssignedClientID(s.ID.Value)
+	}
 }

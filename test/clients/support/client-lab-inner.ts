@@ -7,21 +7,7 @@ import { createInterface } from 'node:readline';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
 import { openFabricEnvironment } from '../../../lab/test-bed/fabric-environment.ts';
-import {
-  createAzureIdentity,
-  createIdentityUse,
-  createPodManifest,
-  createServiceAccount,
-} from '../../../lab/fakes/kube/manifests.ts';
-import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
-import { exchangeAudience, exchangeIssuer } from '../../../lab/fakes/exchange-tokens.ts';
-import { labTenantId } from '../../../lab/fakes/identity.ts';
-import type { LabIdentity } from '../../../lab/fakes/token.ts';
-import {
-  addApplication,
-  addBoundIdentity,
-  federatedTo,
-} from '../../../lab/test-bed/entra-objects.ts';
+import { createAzureIdentity, createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
 import { nodeName, TestBed } from '../../../lab/test-bed/test-bed.ts';
 import { agentCommand } from '../../support/agent-command.ts';
 import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
@@ -47,14 +33,6 @@ testBed.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWa
 testBed.addBinding(name, name, label);
 testBed.bind('newer', label);
 testBed.assignIdentity('untrusted');
-bindAgentIdentity(testBed.assignIdentity('managed'));
-const account = { namespace: 'default', name: 'default' };
-testBed.kube.apply(createServiceAccount(account));
-const { clientId: boundId } = addBoundIdentity(testBed, 'bound', label);
-for (const object of createIdentityUse(boundId, account)) testBed.kube.apply(object);
-const mistaken = createEntraApplication('refused', federatedTo(account));
-addApplication(testBed, mistaken, { type: 3, createdAtWallMs }, label);
-testBed.entra.setFaults({ refuse: { code: 700213, oneOf: 2 } }, mistaken.clientId);
 await testBed.untilAgentKnows();
 const log = new RequestLog(testBed.agent);
 const pods = new Map<string, Promise<ClientPod>>();
@@ -66,28 +44,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   atWork.add(work);
 }
 await Promise.all(atWork);
-
-/** Its blueprint trusts a managed identity. */
-function bindAgentIdentity(managed: LabIdentity): void {
-  const credential = {
-    issuer: exchangeIssuer(labTenantId),
-    subject: managed.objectId,
-    audience: exchangeAudience,
-  };
-  const blueprint = createEntraApplication('blueprint', { federatedCredentials: [credential] });
-  const agent = createEntraApplication('agent', { blueprint: blueprint.clientId });
-  for (const application of [blueprint, agent]) testBed.entra.register(application);
-  testBed.kube.apply(
-    createAzureIdentity({
-      name: 'agent',
-      type: 4,
-      clientId: managed.clientId,
-      application: { tenantID: labTenantId, clientID: blueprint.clientId },
-      agentIdentity: agent.clientId,
-    }),
-  );
-  testBed.addBinding('agent', 'agent', label);
-}
 
 async function serve({ id, runs, outage }: LabRequest): Promise<void> {
   try {

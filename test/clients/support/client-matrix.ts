@@ -1,10 +1,11 @@
 /**
- * The clients under test and the known behavior of each. The tests check it, and the README's table
- * is made from it.
+ * The clients under test and the known behavior of each. The tests check it, and the table of
+ * docs/clients.md is made from it.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Size } from '../../runner/kinds.ts';
+import type { ArmPlace } from './client-lab.ts';
 
 const clientsFolder = join(import.meta.dirname, '..');
 
@@ -47,67 +48,60 @@ export interface Client {
 }
 
 const everyId = ['client', 'resource', 'object'] as const;
+/** What most clients do. */
+const usual = { ids: everyId, caches: true, retries: true, explains: 'always' } as const;
+const azureIdentity = {
+  kit: 'npm',
+  name: '@azure/identity',
+  program: 'azure-identity.ts',
+} as const;
+const azureCli = { name: 'azure-cli', program: 'azure-cli.ts', ids: everyId, signIn: 1 } as const;
+const python = { kit: 'python', language: 'Python' } as const;
+const go = { kit: 'go', language: 'Go' } as const;
 
 export const clients: readonly Client[] = [
   {
+    ...azureCli,
     key: 'azure-cli',
-    name: 'azure-cli',
     version: pythonVersion('azure-cli.txt', 'azure-cli'),
     kit: 'azure-cli',
-    program: 'azure-cli.ts',
     args: ['kind'],
-    ids: everyId,
     explains: 'always',
-    signIn: 1,
   },
   {
+    ...azureCli,
     key: 'azure-cli-2.64',
-    name: 'azure-cli',
     version: pythonVersion('azure-cli-2.64.txt', 'azure-cli'),
     kit: 'azure-cli-2.64',
     size: 'long',
-    program: 'azure-cli.ts',
     args: ['username'],
-    ids: everyId,
     retries: true,
     explains: 'never',
-    signIn: 1,
     guesses: true,
   },
   {
+    ...usual,
+    ...azureIdentity,
     key: 'azure-identity',
-    name: '@azure/identity',
     version: npmVersion('@azure/identity'),
-    kit: 'npm',
-    program: 'azure-identity.ts',
     args: ['@azure/identity'],
-    ids: everyId,
     chainIds: ['client', 'resource'],
     chainProbesAgain: true,
-    caches: true,
-    retries: true,
-    explains: 'always',
   },
   {
+    ...usual,
+    ...azureIdentity,
     key: 'azure-identity-4.2',
-    name: '@azure/identity',
     version: npmVersion('identity-4.2'),
-    kit: 'npm',
-    program: 'azure-identity.ts',
     args: ['identity-4.2'],
     ids: ['client', 'resource'],
     chainIds: ['client', 'resource'],
     probes: true,
-    caches: true,
-    retries: true,
-    explains: 'always',
   },
   {
+    ...azureIdentity,
     key: 'azure-identity-2.0',
-    name: '@azure/identity',
     version: npmVersion('identity-2.0'),
-    kit: 'npm',
-    program: 'azure-identity.ts',
     args: ['identity-2.0'],
     ids: ['client'],
     chainIds: ['client'],
@@ -116,64 +110,48 @@ export const clients: readonly Client[] = [
     explains: 'outside-chain',
   },
   {
+    ...usual,
     key: 'msal-node',
     name: '@azure/msal-node',
     version: npmVersion('@azure/msal-node'),
     kit: 'npm',
     program: 'msal-node.ts',
-    ids: everyId,
-    caches: true,
-    retries: true,
-    explains: 'always',
   },
   {
+    ...usual,
+    ...python,
     key: 'azure-identity-python',
     name: 'azure-identity',
-    language: 'Python',
     version: pythonVersion('requirements.txt', 'azure-identity'),
-    kit: 'python',
     program: 'azure_identity_client.py',
-    ids: everyId,
     chainIds: ['client'],
-    caches: true,
-    retries: true,
-    explains: 'always',
   },
   {
+    ...python,
     key: 'msal-python',
     name: 'msal',
-    language: 'Python',
     version: pythonVersion('requirements.txt', 'msal'),
-    kit: 'python',
     program: 'msal_client.py',
     ids: everyId,
     caches: true,
     explains: 'always',
   },
   {
+    ...usual,
+    ...go,
     key: 'azidentity',
     name: 'azidentity',
-    language: 'Go',
     version: goVersion('azidentity'),
-    kit: 'go',
     args: ['azidentity'],
-    ids: everyId,
     chainIds: ['client'],
-    caches: true,
-    retries: true,
-    explains: 'always',
   },
   {
+    ...usual,
+    ...go,
     key: 'msal-go',
     name: 'microsoft-authentication-library-for-go',
-    language: 'Go',
     version: goVersion('microsoft-authentication-library-for-go'),
-    kit: 'go',
     args: ['msal'],
-    ids: everyId,
-    caches: true,
-    retries: true,
-    explains: 'always',
   },
   {
     key: 'curl',
@@ -185,6 +163,24 @@ export const clients: readonly Client[] = [
     explains: 'always',
   },
 ];
+
+/** Program and arguments that start a client installed in a folder; the job follows. */
+export function renderCommand(
+  { kit, program = '', args = [] }: Client,
+  folder: string,
+  arm: ArmPlace,
+): readonly [string, ...string[]] {
+  const file = join(clientsFolder, 'programs', program);
+  const ways: Readonly<Record<Kit, readonly [string, ...string[]]>> = {
+    npm: [process.execPath, file, folder, ...args],
+    python: [join(folder, 'bin/python'), file, ...args],
+    go: [join(folder, 'client'), ...args],
+    'azure-cli': [process.execPath, file, folder, ...args, arm.url, arm.caFile],
+    'azure-cli-2.64': [process.execPath, file, folder, ...args, arm.url, arm.caFile],
+    curl: [process.execPath, file, ...args],
+  };
+  return ways[kit];
+}
 
 function npmVersion(dependency: string): string {
   const { dependencies } = JSON.parse(readLock('npm/package.json')) as {

@@ -1,4 +1,4 @@
-/** The README's table of clients, made from what the tests declare and verify. */
+/** The table of clients in docs/clients.md, made from what the tests declare and verify. */
 import { clients, type Client, type IdKind } from './client-matrix.ts';
 
 const head = [

@@ -35,13 +35,14 @@ export function installKit(kit: Kit): Installed {
   }
 }
 
-/** A folder with `node_modules`. */
+/** A folder with `node_modules`: `package.json` has the version of every package, also of those below others. */
 function installNpmClients(): Installed {
-  const files = ['package.json', 'package-lock.json', '.npmrc'];
-  const sources = files.map((file) => join(clients, 'npm', file));
-  return install('npm', sources, process.version, (folder) => {
-    for (const [index, file] of files.entries()) cpSync(sources[index] ?? '', join(folder, file));
-    return [['npm', 'ci', '--ignore-scripts', '--loglevel=error', ...briefly, '--prefix', folder]];
+  const source = join(clients, 'npm/package.json');
+  const quietly = ['--loglevel=error', '--no-audit', '--no-fund', '--no-update-notifier'];
+  return install('npm', [source], process.version, (folder) => {
+    cpSync(source, join(folder, 'package.json'));
+    const words = ['install', '--no-package-lock', '--ignore-scripts', ...quietly, ...briefly];
+    return [['npm', ...words, '--prefix', folder]];
   });
 }
 
@@ -87,9 +88,7 @@ function installPython(
 /** The Go client as a binary, `client`. */
 function installGoClient(): Installed {
   const source = join(clients, 'go');
-  const sources = ['go.mod', 'go.sum', 'main.go', 'azidentity.go', 'msal.go'].map((file) =>
-    join(source, file),
-  );
+  const sources = ['go.mod', 'go.sum', 'main.go'].map((file) => join(source, file));
   return install('go', sources, '', (folder) => [
     [
       ...['go', 'build', '-C', source, '-mod=readonly', '-trimpath', '-buildvcs=false'],
