@@ -6,13 +6,20 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { freshExecutable } from '../../../../scripts/build.ts';
 import { nativeFolder } from '../../../../scripts/native.ts';
-import { openCgroupTree, whyNoBpfTests, type CgroupTree } from '../cgroup-fixture.ts';
+import {
+  openBpfFolder,
+  openCgroupTree,
+  whyNoBpfTests,
+  type BpfFolder,
+  type CgroupTree,
+} from '../cgroup-fixture.ts';
 import { whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save', 'unshare')) || whyNoBpfTests();
 
 describe('the executable', { skip }, () => {
   let tree: CgroupTree;
+  let bpf: BpfFolder;
   let folder = '';
   let nmi = '';
 
@@ -20,6 +27,7 @@ describe('the executable', { skip }, () => {
     const built = await freshExecutable();
     tree = openCgroupTree();
     tree.make('kubepods');
+    bpf = openBpfFolder();
     // Beside the original, so that a hard link can replace a copy.
     folder = mkdtempSync(join(built, '../.test-'));
     nmi = join(folder, 'nmi');
@@ -28,6 +36,7 @@ describe('the executable', { skip }, () => {
   after(() => {
     rmSync(folder, { recursive: true, force: true });
     tree.close();
+    bpf.close();
   });
 
   /** The mode that `auto` chooses if the writable folders are mounted with only these options. */
@@ -39,7 +48,12 @@ describe('the executable', { skip }, () => {
     const run = spawnSync('unshare', ['--net', '--mount', 'sh', '-c', command, nmi], {
       encoding: 'utf8',
       timeout: 60_000,
-      env: { PATH: process.env['PATH'], TMPDIR: '/run', NMI_CGROUP_ROOT: tree.path },
+      env: {
+        PATH: process.env['PATH'],
+        TMPDIR: '/run',
+        NMI_CGROUP_ROOT: tree.path,
+        NMI_BPF_PIN_FOLDER: join(bpf.path, 'nmi'),
+      },
     });
     assert.equal(run.stderr, '');
     return run.stdout.split(':')[0] ?? '';
