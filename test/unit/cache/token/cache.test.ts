@@ -13,54 +13,51 @@ import {
 const down: Failure = { name: 'down', cooldownMs: 250 };
 const throttled: Failure = { name: 'throttled', cooldownMs: 7_000 };
 
-const deeds = {
-  ask: (fixture: TokenFixture) => fixture.request('k'),
-  'ask other': (fixture: TokenFixture) => fixture.request('other'),
-  down: (fixture: TokenFixture) => void (fixture.upstream.failure = down),
-  throttle: (fixture: TokenFixture) => void (fixture.upstream.failure = throttled),
-  up: (fixture: TokenFixture) => void (fixture.upstream.failure = undefined),
+type Deed = (fixture: TokenFixture, ms: number) => unknown;
 
-  'live 5 s': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 5_000),
-  'live 4 min': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * minuteMs),
-  'live 1 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = hourMs),
-  'live 4 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * hourMs),
-  'renew in 2 h': (fixture: TokenFixture) => void (fixture.upstream.refreshInMs = 2 * hourMs),
-  unwant: (fixture: TokenFixture) => void fixture.unwanted.add('k'),
-  want: (fixture: TokenFixture) => void fixture.unwanted.delete('k'),
-  'clock +1 h': (fixture: TokenFixture) => fixture.clock.jumpWall(hourMs),
-  'clock -1 h': (fixture: TokenFixture) => fixture.clock.jumpWall(-hourMs),
+/** Some are followed by a time, as in `live 4 h`. */
+const deeds: Readonly<Record<string, Deed>> = {
+  ask: (fixture) => fixture.request('k'),
+  'ask other': (fixture) => fixture.request('other'),
+  down: ({ upstream }) => void (upstream.failure = down),
+  throttle: ({ upstream }) => void (upstream.failure = throttled),
+  up: ({ upstream }) => void (upstream.failure = undefined),
+  live: ({ upstream }, ms) => void (upstream.lifeMs = ms),
+  'renew in': ({ upstream }, ms) => void (upstream.refreshInMs = ms),
+  unwant: ({ unwanted }) => void unwanted.add('k'),
+  want: ({ unwanted }) => void unwanted.delete('k'),
+  clock: ({ clock }, ms) => clock.jumpWall(ms),
   // The same, while the upstream's clock stays right.
-  'own clock +1 h': (fixture: TokenFixture) => {
-    fixture.clock.jumpWall(hourMs);
-    fixture.upstream.clockAheadMs += hourMs;
-  },
-  'own clock -1 h': (fixture: TokenFixture) => {
-    fixture.clock.jumpWall(-hourMs);
-    fixture.upstream.clockAheadMs -= hourMs;
+  'own clock': ({ clock, upstream }, ms) => {
+    clock.jumpWall(ms);
+    upstream.clockAheadMs += ms;
   },
   wait: () => undefined,
-} as const;
+};
 
 interface Row {
   /** Seconds, minutes or hours since the start. */
-  readonly at: `${number} ${'s' | 'min' | 'h'}`;
-  readonly do: keyof typeof deeds;
+  readonly at: string;
+  readonly do: string;
   /** The expected result of a request. */
   readonly expect?: string;
   /** Expected number of upstream fetches so far, this row included. */
   readonly calls?: number;
 }
 
-const units = { s: 1_000, min: minuteMs, h: hourMs } as const;
+function msOf(time: string): number {
+  const [amount, unit = ''] = time.split(' ');
+  return Number(amount) * ({ s: 1_000, min: minuteMs, h: hourMs }[unit] ?? NaN);
+}
 
 function timeline(name: string, rows: readonly Row[]): void {
   it(name, async () => {
     const fixture = openTokenFixture();
     for (const row of rows) {
-      const [amount = '', unit = ''] = row.at.split(' ');
-      const atMs = Number(amount) * units[unit as keyof typeof units];
-      await pass(fixture.clock, atMs - fixture.clock.monotonicMs());
-      const told = await deeds[row.do](fixture);
+      await pass(fixture.clock, msOf(row.at) - fixture.clock.monotonicMs());
+      const [, word = '', time = '0 s'] = /^(.*?)(?: ([-+]?\d+ \w+))?$/.exec(row.do) ?? [];
+      const deed = deeds[word] ?? assert.fail(row.do);
+      const told = await deed(fixture, msOf(time));
       await pass(fixture.clock, 0);
       const where = `${row.at}: ${row.do}`;
       assert.equal(told, row.expect, where);
