@@ -10,10 +10,7 @@ import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createPodManifest } from '../../../../lab/fakes/kube/manifests.ts';
 import { OwnTime } from '../../../../lab/pods/own-time.ts';
 import { systemClock } from '../../../../src/base/time/clock.ts';
-import {
-  sendBuffered,
-  type BufferedResponse,
-} from '../../../../src/nmi/sources/buffered-request.ts';
+import { sendBuffered } from '../../../../src/nmi/sources/buffered-request.ts';
 import { classifyAnswer, openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
 import { objectIdOf } from '../../../../src/nmi/sources/token-fields.ts';
@@ -53,20 +50,9 @@ describe('a buffered answer', { timeout: 10_000 }, () => {
   const timeoutMs = 1_000;
   const maxBodyBytes = 1_000;
 
-  interface Asked {
-    readonly clock: HandClock;
-    /** Resolves when a connection closes before the end of its answer. */
-    readonly lost: Promise<unknown>;
-    readonly send: () => Promise<BufferedResponse>;
-  }
-
-  async function withServer(
-    listener: RequestListener,
-    work: (asked: Asked) => Promise<void>,
-    connect?: buildConnector.connector,
-  ): Promise<void> {
+  async function open(listener: RequestListener, connect?: buildConnector.connector) {
     const lost = Promise.withResolvers<unknown>();
-    await using served = await serve((request, response) => {
+    const served = await serve((request, response) => {
       response.once('close', () => {
         if (!response.writableEnded) lost.resolve(undefined);
       });
@@ -76,65 +62,58 @@ describe('a buffered answer', { timeout: 10_000 }, () => {
     const own = connect === undefined ? {} : { connect };
     const pool = new Pool(`http://127.0.0.1:${served.port}`, { connections: 1, ...own });
     const request = { method: 'GET', path: '/a?b=c', headers: { x: 'y' } } as const;
-    try {
-      const send = () => sendBuffered(pool, request, { clock, timeoutMs, maxBodyBytes });
-      await work({ clock, lost: lost.promise, send });
-    } finally {
-      await pool.destroy();
-    }
+    return {
+      clock,
+      /** Resolves when a connection closes before the end of its answer. */
+      lost: lost.promise,
+      send: () => sendBuffered(pool, request, { clock, timeoutMs, maxBodyBytes }),
+      async [Symbol.asyncDispose]() {
+        await pool.destroy();
+        await served[Symbol.asyncDispose]();
+      },
+    };
   }
 
   it('has status, headers and all pieces of the body, and leaves no timer', async () => {
-    await withServer(
-      (request, response) => {
-        assert.deepEqual([request.url, request.headers['x']], ['/a?b=c', 'y']);
-        // The two bytes of one letter arrive separately.
-        const bytes = Buffer.from('grün');
-        response.writeHead(418, { 'Retry-After': '7' }).write(bytes.subarray(0, 3));
-        setImmediate(() => response.end(bytes.subarray(3)));
-      },
-      async ({ clock, send }) => {
-        const { status, headers, body } = await send();
-        assert.deepEqual([status, headers['retry-after'], body], [418, '7', 'grün']);
-        assert.deepEqual(clock.armed, []);
-      },
-    );
+    await using server = await open((request, response) => {
+      assert.deepEqual([request.url, request.headers['x']], ['/a?b=c', 'y']);
+      // The two bytes of one letter arrive separately.
+      const bytes = Buffer.from('grün');
+      response.writeHead(418, { 'Retry-After': '7' }).write(bytes.subarray(0, 3));
+      setImmediate(() => response.end(bytes.subarray(3)));
+    });
+    const { status, headers, body } = await server.send();
+    assert.deepEqual([status, headers['retry-after'], body], [418, '7', 'grün']);
+    assert.deepEqual(server.clock.armed, []);
   });
 
   it('may be as long as the limit, and a longer one is aborted with its connection', async () => {
     let bytes = maxBodyBytes;
-    await withServer(
-      (_, response) =>
-        void response.write('x'.repeat(bytes++), () => bytes < 1_002 && response.end()),
-      async ({ clock, lost, send }) => {
-        assert.equal((await send()).body.length, maxBodyBytes);
-        await assert.rejects(send(), RangeError);
-        assert.deepEqual(clock.armed, []);
-        await lost;
-      },
-    );
+    await using server = await open((_, response) => {
+      response.write('x'.repeat(bytes++), () => bytes < 1_002 && response.end());
+    });
+    assert.equal((await server.send()).body.length, maxBodyBytes);
+    await assert.rejects(server.send(), RangeError);
+    assert.deepEqual(server.clock.armed, []);
+    await server.lost;
   });
 
-  for (const isHeadSent of [false, true]) {
-    it(`that is late in its ${isHeadSent ? 'body' : 'head'} is aborted, and the next one arrives`, async () => {
+  for (const part of ['head', 'body']) {
+    it(`that is late in its ${part} is aborted, and the next one arrives`, async () => {
       let isFirst = true;
       const arrived = Promise.withResolvers<undefined>();
-      await withServer(
-        (_, response) => {
-          if (!isFirst) response.end('later');
-          else if (isHeadSent) response.write('x');
-          isFirst = false;
-          arrived.resolve(undefined);
-        },
-        async ({ clock, lost, send }) => {
-          const answer = send();
-          await arrived.promise;
-          clock.advance(timeoutMs);
-          await assert.rejects(answer, { name: 'TimeoutError' });
-          await lost;
-          assert.equal((await send()).body, 'later');
-        },
-      );
+      await using server = await open((_, response) => {
+        if (!isFirst) response.end('later');
+        else if (part === 'body') response.write('x');
+        isFirst = false;
+        arrived.resolve(undefined);
+      });
+      const answer = server.send();
+      await arrived.promise;
+      server.clock.advance(timeoutMs);
+      await assert.rejects(answer, { name: 'TimeoutError' });
+      await server.lost;
+      assert.equal((await server.send()).body, 'later');
     });
   }
 
@@ -142,36 +121,29 @@ describe('a buffered answer', { timeout: 10_000 }, () => {
     let requests = 0;
     const dial = buildConnector({});
     const held: (() => void)[] = [];
-    await withServer(
+    await using server = await open(
       (_, response) => {
         requests++;
         response.end('x');
       },
-      async ({ clock, send }) => {
-        const late = send();
-        clock.advance(timeoutMs);
-        await assert.rejects(late, { name: 'TimeoutError' });
-        const next = send();
-        held[0]?.();
-        held.length = 0;
-        // The new connection is closed with the late request, so another one is dialed.
-        while (held.length === 0) await new Promise(setImmediate);
-        held[0]?.();
-        assert.equal((await next).body, 'x');
-        assert.equal(requests, 1);
-      },
       (target, callback) => held.push(() => dial(target, callback)),
     );
+    const late = server.send();
+    server.clock.advance(timeoutMs);
+    await assert.rejects(late, { name: 'TimeoutError' });
+    const next = server.send();
+    held.shift()?.();
+    // The new connection is closed with the late request, so another one is dialed.
+    while (held.length === 0) await new Promise(setImmediate);
+    held[0]?.();
+    assert.equal((await next).body, 'x');
+    assert.equal(requests, 1);
   });
 
   it('that fails for another reason rejects with that, and leaves no timer', async () => {
-    await withServer(
-      (request) => void request.socket.destroy(),
-      async ({ clock, send }) => {
-        await assert.rejects(send(), { code: 'UND_ERR_SOCKET' });
-        assert.deepEqual(clock.armed, []);
-      },
-    );
+    await using server = await open((request) => void request.socket.destroy());
+    await assert.rejects(server.send(), { code: 'UND_ERR_SOCKET' });
+    assert.deepEqual(server.clock.armed, []);
   });
 });
 

@@ -13,6 +13,7 @@ import {
   createIdentityGrant,
   createPod,
 } from '../../../support/cache-objects.ts';
+import { createEntraIdentity } from '../../../support/entra-identity.ts';
 import { hourMs, pass } from '../../../support/token-fixture.ts';
 import { world } from '../../../world.ts';
 import type { OwnersMode } from '../../../../src/nmi/grants/identity-owners.ts';
@@ -54,18 +55,20 @@ const bypasses = ({ calls }: Fixture) => calls.map(({ bypassCache }) => bypassCa
 
 const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
 
-function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
-  const authority = 'https://login.microsoftonline.com';
-  return { kind: 'entra', authority, tenantId: 'contoso.example', clientId, credential };
+type Credential = EntraIdentity['credential'];
+type Leg = Extract<Credential, { readonly kind: 'chained' }>['assertedBy'];
+
+function chainOf(clientId: string, assertedBy: Leg): EntraIdentity {
+  return createEntraIdentity({ clientId, credential: { kind: 'chained', assertedBy, audience } });
 }
 
 /** An agent identity whose blueprint trusts a service account. */
 function agentOf(clientId: string): EntraIdentity {
   const serviceAccount = { namespace: 'n', name: 'robot' };
   const credential = { kind: 'federated_pod', serviceAccount, audience } as const;
-  const blueprint = entraIdentity(`blueprint-${clientId}`, credential);
+  const blueprint = createEntraIdentity({ clientId: `blueprint-${clientId}`, credential });
   const assertedBy = { ...blueprint, credential, agentIdentity: clientId };
-  return entraIdentity(clientId, { kind: 'chained', assertedBy, audience });
+  return chainOf(clientId, assertedBy);
 }
 
 function cachedTokens({ broker }: Fixture): number | undefined {
@@ -108,10 +111,7 @@ describe('the broker', () => {
 
   it('has another id for each fetch from Entra ID, which pods see in errors', async () => {
     const fixture = open();
-    const identity = entraIdentity(clientIdA, {
-      kind: 'secret',
-      secret: { namespace: 'default', name: 's' },
-    });
+    const identity = createEntraIdentity();
     await ask(fixture, identity);
     await fixture.broker.get(identity, `${resource}/other`, party);
     const ids = fixture.calls.map(({ correlationId }) => correlationId);
@@ -453,10 +453,12 @@ describe('the broker', () => {
     const fixture = open();
     const secret = { namespace: 'default', name: 'shared' };
     const identities = [
-      entraIdentity('one', { kind: 'secret', secret }),
-      entraIdentity('two', { kind: 'certificate', secret: { ...secret } }),
-      entraIdentity('three', { kind: 'secret', secret: { ...secret, namespace: 'other' } }),
-    ];
+      { kind: 'secret', secret },
+      { kind: 'certificate', secret: { ...secret } },
+      { kind: 'secret', secret: { ...secret, namespace: 'other' } },
+    ].map((credential, at) =>
+      createEntraIdentity({ clientId: `${at}`, credential: credential as Credential }),
+    );
     for (const identity of [...identities, a]) await ask(fixture, identity);
     assert.deepEqual(fixture.broker.secretsInUse(), [
       secret,
@@ -473,11 +475,8 @@ describe('the broker', () => {
 
   it('does not let a hanging authority, or kind of credential, delay any other', async () => {
     const { broker, upstream } = open();
-    const secret = { kind: 'secret', secret: { namespace: 'n', name: 's' } } as const;
-    const at = (authority: string, clientId: string): EntraIdentity => ({
-      ...entraIdentity(clientId, secret),
-      authority,
-    });
+    const at = (authority: string, clientId: string) =>
+      createEntraIdentity({ authority, clientId });
     upstream.hanging = 'https://one.example';
     for (let count = 0; count < 10; count++)
       void broker.get(at(upstream.hanging, `${count}`), 'r', party);
@@ -487,7 +486,7 @@ describe('the broker', () => {
   });
 
   it('gets the assertion of a chain as a token of its own, and asks nobody without it', async () => {
-    const chain = entraIdentity('app', { kind: 'chained', assertedBy: a, audience });
+    const chain = chainOf('app', a);
     const { broker, calls, upstream, clock } = open();
     const sent = () =>
       calls.map((request) => [request.identity.kind, request.resource, request.assertion]);
@@ -503,7 +502,7 @@ describe('the broker', () => {
 
     calls.length = 0;
     upstream.failure = { reason: 'upstream_throttled', description: 'no', cooldownMs: 5_000 };
-    const without = entraIdentity('app', { kind: 'chained', assertedBy: b, audience });
+    const without = chainOf('app', b);
     for (const wanted of [resource, 'https://other', resource]) {
       const failure = failureOf(await broker.get(without, wanted, party));
       assert.equal(failure.reason, 'upstream_throttled');
@@ -523,10 +522,7 @@ describe('the broker', () => {
   it('does not let chains that wait for the node delay those that begin by federation', async () => {
     const { broker, upstream } = open();
     upstream.isNodeHanging = true;
-    for (let count = 0; count < 10; count++) {
-      const credential = { kind: 'chained', assertedBy: a, audience } as const;
-      void broker.get(entraIdentity(`${count}`, credential), 'r', party);
-    }
+    for (let count = 0; count < 10; count++) void broker.get(chainOf(`${count}`, a), 'r', party);
     assert.ok((await broker.get(agentOf('1'), 'r', party)).ok);
   });
 
@@ -558,8 +554,7 @@ describe('the broker', () => {
     const fixture = open();
     await ask(fixture, a);
     fixture.pods.upsert(createPod({ name: 'another' }));
-    const credential = { kind: 'secret', secret: { namespace: 'n', name: 's' } } as const;
-    await fixture.broker.get(entraIdentity(clientIdA, credential), resource, party);
+    await ask(fixture, createEntraIdentity());
     const mayRetry = () => fixture.retries.map((take) => take());
     assert.deepEqual(mayRetry(), [true, true]);
     fixture.broker[Symbol.dispose]();

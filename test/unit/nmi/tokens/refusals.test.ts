@@ -14,6 +14,7 @@ import { countRefusal } from '../../../../src/nmi/tokens/federation-refusals.ts'
 import { failureOfLeg, refusalOfLeg } from '../../../../src/nmi/tokens/leg-failure.ts';
 import { SourceRefusals } from '../../../../src/nmi/tokens/source-refusals.ts';
 import { createIdentity, createPod } from '../../../support/cache-objects.ts';
+import { createEntraIdentity } from '../../../support/entra-identity.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import { hourMs, longLived, minuteMs, pass } from '../../../support/token-fixture.ts';
 import { world } from '../../../world.ts';
@@ -211,13 +212,11 @@ describe('what an identity in use was last refused with', () => {
 });
 
 const managed = { kind: 'client_id', value: 'managed' } as const;
-const application: EntraIdentity = {
-  kind: 'entra',
-  authority: 'https://e',
+const application = createEntraIdentity({
   tenantId: 't',
   clientId: 'app',
   credential: { kind: 'chained', assertedBy: managed, audience: 'api://x' },
-};
+});
 const blueprint = { ...application, agentIdentity: 'agent' };
 const agent = {
   ...application,
@@ -297,13 +296,8 @@ const down: SourceFailure = { reason: 'upstream_down', description: 'down', cool
 
 function pairOf(number: number): EntraIdentity {
   const serviceAccount = { namespace: `team-${number % 10}`, name: `account-${number}` };
-  return {
-    kind: 'entra',
-    authority: 'https://login.microsoftonline.com',
-    tenantId: 'contoso.example',
-    clientId: `${number}`,
-    credential: { kind: 'federated_pod', serviceAccount, audience: 'api://AzureADTokenExchange' },
-  };
+  const credential = { kind: 'federated_pod', serviceAccount, audience: 'api://x' } as const;
+  return createEntraIdentity({ clientId: `${number}`, credential });
 }
 
 /** @param failureOf the next fetch of a pair, or undefined for a token of an hour. */

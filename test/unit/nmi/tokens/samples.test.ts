@@ -7,19 +7,12 @@ import type { Sample } from '../../../../src/nmi/base/part.ts';
 import { CertificateExpiries } from '../../../../src/nmi/tokens/certificate-expiries.ts';
 import { evictDeletedSecrets } from '../../../../src/nmi/tokens/evict-deleted-secrets.ts';
 import { refusedIdentities, soonestExpiries } from '../../../../src/nmi/tokens/token-samples.ts';
+import { createEntraIdentity } from '../../../support/entra-identity.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import { pass } from '../../../support/token-fixture.ts';
 
 const imds = { identity: { kind: 'unnamed' } } as const;
-const bySecret = {
-  identity: {
-    kind: 'entra',
-    authority: 'https://login.microsoftonline.com',
-    tenantId: 'tenant',
-    clientId: 'client',
-    credential: { kind: 'secret', secret: { namespace: 'shop', name: 'secret' } },
-  },
-} as const;
+const bySecret = { identity: createEntraIdentity() };
 
 function token(expiresInMs: number, state: TokenStatus['state'], failedRefreshes = 0): TokenStatus {
   return { state, expiresInMs, failedRefreshes, isServed: true, refreshInMs: undefined };

@@ -12,7 +12,6 @@ import type {
   ClientCredentialResult,
 } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { EntraCredential } from '../../../../../src/nmi/sources/entra/credentials/kinds.ts';
-import type { EntraIdentity } from '../../../../../src/nmi/sources/entra/entra-identity.ts';
 import { cloudNames, cloudOf } from '../../../../../src/nmi/sources/entra/clouds.ts';
 import {
   createEntraSource,
@@ -26,6 +25,7 @@ import {
   type ExchangeRequest,
 } from '../../../../../src/nmi/sources/entra/token-exchange.ts';
 import type { FailureReason, SourceResult } from '../../../../../src/nmi/sources/source.ts';
+import { createEntraIdentity } from '../../../../support/entra-identity.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { jwtOf } from '../../../../support/jwt.ts';
 import { authority, json, openTokenServer, raw, type Answer } from './token-server.ts';
@@ -43,10 +43,8 @@ const clientCertificate = {
 };
 const clientCredentials: readonly ClientCredential[] = [secret, assertion, { clientCertificate }];
 
-function identityAt(origin: string): EntraIdentity {
-  const credential = { kind: 'secret', secret: { namespace: 'a', name: 's' } } as const;
-  return { kind: 'entra', authority: origin, tenantId, clientId, credential };
-}
+const identityAt = (origin: string) =>
+  createEntraIdentity({ authority: origin, tenantId, clientId });
 
 async function openFixture() {
   const server = await openTokenServer();

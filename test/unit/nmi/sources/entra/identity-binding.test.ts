@@ -20,6 +20,7 @@ import {
 import { roleOfIdentity } from '../../../../../src/nmi/sources/entra/identity-use.ts';
 import { createExchange } from '../../../../../src/nmi/sources/entra/token-exchange.ts';
 import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
+import { createEntraIdentity } from '../../../../support/entra-identity.ts';
 import { jwtOf } from '../../../../support/jwt.ts';
 
 const clusterId = '696995ccb303450001b31a18';
@@ -58,13 +59,10 @@ async function open(given = '', names: readonly string[] = [clusterHostName(clus
     fetch: () =>
       exchange(
         {
-          identity: {
-            kind: 'entra',
-            authority: 'https://login.microsoftonline.com',
-            tenantId: 'contoso.example',
+          identity: createEntraIdentity({
             clientId,
             credential: { kind: 'federated_binding', serviceAccount, audience: 'api://x' },
-          },
+          }),
           resource: 'https://r',
           clientCredential: { clientAssertion },
           correlationId: '0a1b2c3d-0000-4000-8000-000000000009',
