@@ -280,6 +280,7 @@ describe('the checks of every request', () => {
     assert.equal(await strict.ask('/host/token?resource=r', { headers: [] }), 'ok');
     assert.equal(await strict.ask('/host/token', { method: 'POST' }), 'method_not_allowed');
     assert.deepEqual([...calls, ...strict.calls], ['token', 'host token resource=r']);
+    assert.equal(await ask('/metadata/scheduledevents', { method: 'POST' }), 'relayed');
   });
 });
 
@@ -464,8 +465,10 @@ describe('the query of a token request', () => {
     }
   });
 
-  it('needs no api-version on the host route', () => {
+  it('needs no api-version on the host route, and names the parameter that was meant', () => {
     assert.equal(parseTokenQuery('resource=r', false).kind, 'ok');
+    const misspelled = parseTokenQuery(of('r', 'clientid'));
+    assert.ok(misspelled.kind === 'refused' && misspelled.detail.includes("'client_id'"));
   });
 
   it('never throws and contains nothing unprintable, for any text', () => {

@@ -421,6 +421,17 @@ describe('an object id that no known identity has', () => {
     assert.deepEqual([...fixture.memory.fetchedResources], ['https://vault.example']);
   });
 
+  it('is searched again when the identity that has it changes meanwhile', async () => {
+    const fixture = openFixture();
+    let turns = 0;
+    fixture.memory.whileFetching = () => {
+      const changed = { name: 'one', uid: 'one', clientId: clientId.replace('2', '3') };
+      if (++turns === 1) fixture.grants.identities.upsert(createIdentity(changed));
+    };
+    await fixture.ask(`${vault}&object_id=${unknownId}`);
+    assert.equal(turns, 2);
+  });
+
   it('is searched until a fetch fails for a moment, or nobody waits any more', async () => {
     const query = `${vault}&object_id=${unknownId}`;
     for (const [reason, expected, fetches] of [

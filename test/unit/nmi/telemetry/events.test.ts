@@ -21,6 +21,7 @@ import {
   createGrant,
   createRecord,
   createRefusal,
+  hostTokenRoute,
   routeTo,
 } from '../../../support/request-records.ts';
 
@@ -128,6 +129,18 @@ describe('a refusal', () => {
       recorded.map(({ reason, action }) => `${action} ${reason}`),
       ['GetMetadata MetadataBlocked'],
     );
+  });
+});
+
+describe('no Event', () => {
+  it('exists for a served token, for what is no fault of the pod, and on a host process', () => {
+    const { events, recorded } = open();
+    events.render(createRecord());
+    for (const reason of ['pod_unknown', 'caller_throttled', 'not_found'] as const)
+      events.render(refusal(authorized, refuse(reason, 'no')));
+    const named = { ...refusal(undefined, refuse('parameter_missing', 'no')), callerPod: pod };
+    events.render({ ...named, route: hostTokenRoute, pod: undefined });
+    assert.deepEqual(recorded, []);
   });
 });
 
@@ -357,6 +370,21 @@ describe('the Event of an identity that its source accepts again', () => {
       take().map(({ reason }) => reason),
       ['CredentialRefused'],
     );
+  });
+
+  it('comes after a refusal of pods whose own Event was left out, but not amid a new one', () => {
+    const delays = { random: 0.5, jitterMs: minuteMs };
+    const { clock, refuseFetch, accept, reasons } = openIdentityEvents(delays);
+    refuseFetch();
+    accept();
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), ['IdentityAccepted']);
+    refuseFetch();
+    clock.advance(minuteMs);
+    accept();
+    refuseFetch();
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), ['CredentialRefused']);
   });
 
   it('is forgotten for the one that was refused longest ago, of thousands', () => {

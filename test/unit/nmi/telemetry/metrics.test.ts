@@ -206,6 +206,11 @@ describe('the metrics of a token request', () => {
       '{route="host-token",reason="not_found"} 1',
       '{route="passthrough",reason="metadata_blocked"} 1',
     ]);
+    requests.render(createRecord({ route: hostTokenRoute }));
+    assert.match(
+      String(await series('aadpodidentity_nmi_operations_duration_seconds_count')),
+      /operation_type="\/host\/token"/,
+    );
   });
 });
 
@@ -392,6 +397,9 @@ describe('a label with values from outside', () => {
       ['a', 'b', 'c', 'a', 'b'].map((value) => label.of(value)),
       ['a', 'b', 'other', 'a', 'b'],
     );
+    const long = new BoundedLabel(2);
+    const values = [256, 255].map((length) => long.of('x'.repeat(length)));
+    assert.deepEqual(values, ['other', 'x'.repeat(255)]);
   });
 });
 

@@ -140,8 +140,6 @@ describe('the client of a request', () => {
   }
 });
 
-describe('the telemetry of a fetch', () => {});
-
 describe('other events', () => {
   it('are counted', async () => {
     const { telemetry } = open();
@@ -192,7 +190,7 @@ describe('the log line of a token request', () => {
     const { requests, take } = openLog();
     const correlation = { clientRequestId: clientId, traceId: 't' };
     const decision = createDecision({ fetchId: 'fetch' });
-    requests.render(createRecord({ decision, correlation }));
+    requests.render(createRecord({ decision, correlation, isGone: true }));
     const [{ time: _time, ...line } = {}] = take();
     assert.deepEqual(line, {
       level: 'info',
@@ -216,6 +214,7 @@ describe('the log line of a token request', () => {
       clientRequestId: clientId,
       traceId: 't',
       fetchId: 'fetch',
+      clientGone: true,
       msg: 'token request',
     });
   });
@@ -227,8 +226,13 @@ describe('the log line of a token request', () => {
     const record = createRecord({ decision: createDecision({ grant, resource: secret }) });
     requests.render(record);
     requests.hitsLike(record)(createHit({ decision: createGrantedDecision(grant) }), 1);
+    requests.render(createRecord({ ...record, route: hostTokenRoute }));
     const lines = take();
-    assert.equal(lines.length, 2);
+    const paths = ['/metadata/identity/oauth2/token', '/metadata/identity/oauth2/token'];
+    assert.deepEqual(
+      lines.map((line) => line['path']),
+      [...paths, '/host/token'],
+    );
     for (const line of lines) {
       assert.equal(line['identity'], 'node');
       assert.equal(line['clientId'], '0a1b##### REDACTED #####0001');
@@ -256,6 +260,14 @@ describe('the log of refusals', () => {
     ]);
     clock.advance(60_000);
     assert.deepEqual(read(), ['warn one upstream_down 4999 further token requests']);
+    const nobody = {
+      decision: createDecision({ grant: undefined, cache: 'none' }),
+      pod: undefined,
+    };
+    for (const ip of ['10.0.0.8', '10.0.0.9'])
+      requests.render(createRefusal(refuse('pod_unknown', 'no'), { ...nobody, podIp: ip }));
+    const [{ podIp, source } = {}, ...others] = take();
+    assert.deepEqual([podIp, source, others], ['10.0.0.8', undefined, []], 'one for all unknown');
   });
 });
 
@@ -265,6 +277,8 @@ describe('the log of hits', () => {
     const log = requests.hitsLike(createRecord());
     for (let count = 0; count < 1_000; count++) log(createHit(), 1);
     assert.equal(take().length, 100);
+    requests.render(refusalOf('p', 'upstream_down'));
+    assert.equal(take().length, 1, 'a refusal still has a line');
     clock.advance(60_000);
     assert.deepEqual(
       take().map(({ level, count, msg }) => [level, count, msg]),
@@ -278,10 +292,7 @@ describe('the log of hits', () => {
       const pod = createPod({ uid });
       const named = { ...createGrant().identity, name };
       const grant = createGrant({ pod, identity: named as never });
-      const record = createRecord({
-        pod,
-        decision: createDecision({ grant }),
-      });
+      const record = createRecord({ pod, decision: createDecision({ grant }) });
       for (let line = 0; line < count; line++) requests.render(record);
     };
     for (let minute = 0; minute < 3; minute++) {
@@ -313,24 +324,17 @@ describe('the log of metadata requests', () => {
     requests.render(createRecord({ route: routeTo('/metadata/instance'), decision: undefined }));
     const [line = {}, ...others] = take();
     assert.deepEqual(others, []);
-    const { level, pod, namespace, path, durationMs, requestId, reason, msg } = line;
-    assert.deepEqual(
-      [level, pod, namespace, path, durationMs, requestId, reason, msg],
-      [
-        'warn',
-        'p',
-        'default',
-        '/metadata/instance/compute',
-        5,
-        'id',
-        'metadata_blocked',
-        'metadata request',
-      ],
-    );
+    const { level, pod, path, durationMs, requestId, reason, msg } = line;
+    const expected = ['warn', 'p', '/metadata/instance/compute', 5, 'id', 'metadata_blocked'];
+    assert.deepEqual([level, pod, path, durationMs, requestId, reason], expected);
+    assert.equal(msg, 'metadata request');
     clock.advance(60_000);
     const [{ pod: of, count, msg: further, ...rest } = {}] = take();
     assert.deepEqual([of, count, further], ['p', 1, 'further metadata requests']);
     assert.ok(!('path' in rest));
+    const other = openLog();
+    other.requests.render(blocked(`/metadata/instance/${'e'.repeat(41)}`));
+    assert.equal(other.take()[0]?.['path'], '[unusual]', 'it may include a token');
   });
 });
 
