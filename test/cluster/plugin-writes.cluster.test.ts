@@ -9,9 +9,8 @@ import { before, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { asRecord, stringAt } from '../../src/base/json-value.ts';
 import { metadataOf, recordsAt, type RawObject } from '../../src/kubectl/base/object.ts';
-import { ordersId, tenant } from '../kubectl/support/fake-az.ts';
-import { runOn } from '../kubectl/support/real-kubectl.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
+import { machineOf, ordersId, runOn, tenant } from './support/plugin.ts';
 
 const clientId = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 const otherId = '9a0b7c66-5f0e-4c64-b7f4-6bfb5e1d2a10';
@@ -62,11 +61,8 @@ metadata:
 `;
 
 describeOnNewestVersion('a verb with --apply', (cluster) => {
-  const run = (namespace: string, ...words: readonly string[]) => {
-    const { binaries, adminKubeconfig, folder } = cluster();
-    const machine = { kubectl: binaries.kubectl, kubeconfig: adminKubeconfig, home: folder };
-    return runOn(machine, [...words, '-n', namespace]);
-  };
+  const run = (namespace: string, ...words: readonly string[]) =>
+    runOn(machineOf(cluster()), [...words, '-n', namespace]);
   const specIn = async (namespace: string): Promise<RawObject | undefined> => {
     const path = `/apis/aadpodidentity.k8s.io/v1/namespaces/${namespace}/azureidentities/orders`;
     return asRecord((await cluster().admin.expect('GET', path))['spec']);

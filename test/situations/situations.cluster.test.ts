@@ -16,9 +16,14 @@ import {
   type ConditionsProcess,
 } from '../cluster/support/conditions-process.ts';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
-import { agentSetUid } from '../kubectl/support/mistakes.ts';
-import { clearObjects, putObjects } from '../kubectl/support/put-objects.ts';
-import { runOn, type RealMachine } from '../kubectl/support/real-kubectl.ts';
+import {
+  agentSetUid,
+  clearObjects,
+  machineOf,
+  putObjects,
+  runOn,
+  type RealMachine,
+} from '../cluster/support/plugin.ts';
 import { agentSet } from '../kubectl/support/recorded-kubectl.ts';
 import { readSituations, type Situation } from './situation.ts';
 import { findingsIn, flagsOf, formOfConditions, withTeller } from './tellers.ts';
@@ -45,9 +50,7 @@ describeOnNewestVersion('a situation in a cluster', (cluster) => {
   let conditions: ConditionsProcess;
 
   before(async () => {
-    const { binaries, adminKubeconfig, folder } = cluster();
-    const { kubectl } = binaries;
-    machine = { kubectl, kubeconfig: adminKubeconfig, home: folder, api: cluster().admin };
+    machine = { ...machineOf(cluster()), api: cluster().admin };
     for (const name of ['shop', 'other', 'kube-system']) await cluster().createNamespace(name);
     await cluster().apply(await readFile(join(deploy, 'crds.yaml'), 'utf8'));
     await eventually(async () => cluster().apply(await readFile(join(deploy, 'nmi.yaml'), 'utf8')));

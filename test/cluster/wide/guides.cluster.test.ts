@@ -13,8 +13,7 @@ import { stringify } from 'yaml';
 import { provideHelm } from '../support/binaries.ts';
 import { playDaemonSets } from '../support/daemon-set-player.ts';
 import { describeOnNewestVersion } from '../support/on-clusters.ts';
-import { agent } from '../../kubectl/support/mistakes.ts';
-import { putObjects } from '../../kubectl/support/put-objects.ts';
+import { agent, putObjects } from '../support/plugin.ts';
 import { setPodStatus } from '../support/pods.ts';
 import { allShellBlocks } from '../support/page-commands.ts';
 
