@@ -12,6 +12,11 @@ import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
 
 freshNative();
 
+const livez = 'GET /livez HTTP/1.1\r\nHost: x\r\n\r\n';
+const metrics = 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n';
+/** Another loopback address than that of the page represents a pod. */
+const elsewhere = '127.0.0.9';
+
 async function open(render = () => Promise.resolve('nmi_up 1\n'), clock: Clock = systemClock) {
   const [probePort, metricsPort] = await twoFreePorts();
   const pages = await openAdminPages({
@@ -22,16 +27,29 @@ async function open(render = () => Promise.resolve('nmi_up 1\n'), clock: Clock =
     hasBeenActive: () => true,
   });
   const sockets: Socket[] = [];
+  const dial = async (port: number, from: string): Promise<Socket> => {
+    const socket = connect({ host: '127.0.0.1', port, localAddress: from });
+    socket.on('error', () => undefined);
+    sockets.push(socket);
+    await Promise.race([once(socket, 'connect'), once(socket, 'close')]);
+    return socket;
+  };
+  const dialProbe = (from = elsewhere) => dial(probePort, from);
   return {
-    probePort,
-    metricsPort,
-    /** @param from another loopback address than that of the page represents a pod. */
-    dial: async (port: number, from: string): Promise<Socket> => {
-      const socket = connect({ host: '127.0.0.1', port, localAddress: from });
-      socket.on('error', () => undefined);
-      sockets.push(socket);
-      await Promise.race([once(socket, 'connect'), once(socket, 'close')]);
-      return socket;
+    dialProbe,
+    dialProbes: (count: number, from?: string) =>
+      Promise.all(Array.from({ length: count }, () => dialProbe(from))),
+    dialMetrics: () => dial(metricsPort, elsewhere),
+    /** A probe of the kubelet. */
+    probe: async (): Promise<void> => {
+      const socket = await dialProbe('127.0.0.1');
+      socket.write(livez);
+      assert.match(await readAll(socket), /^HTTP\/1\.1 200 [^]*\r\n\r\nok$/);
+    },
+    scrape: async (): Promise<string> => {
+      const socket = await dial(metricsPort, '127.0.0.1');
+      socket.write(metrics);
+      return readAll(socket);
     },
     [Symbol.asyncDispose]: async () => {
       for (const socket of sockets) socket.destroy();
@@ -49,18 +67,12 @@ async function readAll(socket: Socket): Promise<string> {
 }
 
 describe('the pages', () => {
-  for (const from of ['127.0.0.9', '127.0.0.1']) {
+  for (const from of [elsewhere, '127.0.0.1']) {
     it(`answer every probe while ${from} keeps all the connections it can`, async () => {
       await using fixture = await open();
-      const slow = await Promise.all(
-        Array.from({ length: 200 }, () => fixture.dial(fixture.probePort, from)),
-      );
+      const slow = await fixture.dialProbes(200, from);
       for (const socket of slow) socket.write('GET /');
-      for (let turn = 0; turn < 10; turn++) {
-        const probe = await fixture.dial(fixture.probePort, '127.0.0.1');
-        probe.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
-        assert.match(await readAll(probe), /^HTTP\/1\.1 200 [^]*\r\n\r\nok$/);
-      }
+      for (let turn = 0; turn < 10; turn++) await fixture.probe();
       await delay(0);
       assert.ok(slow.filter(({ destroyed }) => !destroyed).length <= 32);
     });
@@ -68,12 +80,9 @@ describe('the pages', () => {
 
   it('answer a probe that came with the requests of 600 other connections while the agent was busy', async () => {
     await using fixture = await open();
-    const others = await Promise.all(
-      Array.from({ length: 600 }, () => fixture.dial(fixture.probePort, '127.0.0.9')),
-    );
-    const probe = await fixture.dial(fixture.probePort, '127.0.0.1');
-    for (const socket of others) socket.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
-    probe.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
+    const others = await fixture.dialProbes(600);
+    const probe = await fixture.dialProbe('127.0.0.1');
+    for (const socket of [...others, probe]) socket.write(livez);
     // The thread that accepts goes on meanwhile.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
     assert.match(await readAll(probe), /ok$/);
@@ -81,29 +90,23 @@ describe('the pages', () => {
 
   it('do not get silent connections, which end after two seconds or when newer ones need their place', async () => {
     await using fixture = await open();
-    const probe = async (): Promise<void> => {
-      const socket = await fixture.dial(fixture.probePort, '127.0.0.1');
-      socket.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
-      assert.match(await readAll(socket), /ok$/);
-    };
     const before = process.getActiveResourcesInfo().length;
     const silent: Socket[] = [];
     for (let batch = 0; batch < 10; batch++) {
-      const dials = Array.from({ length: 250 }, () => fixture.dial(fixture.probePort, '127.0.0.9'));
-      silent.push(...(await Promise.all(dials)));
-      await probe();
+      silent.push(...(await fixture.dialProbes(250)));
+      await fixture.probe();
     }
     const remaining = (): number => silent.filter(({ destroyed }) => !destroyed).length;
     assert.ok(remaining() <= 2_048, `${remaining()}`);
     const late = silent.at(-1);
-    late?.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
+    late?.write(livez);
     assert.ok(late !== undefined);
     assert.match(await readAll(late), /ok$/);
     // The other ends are not among them.
     assert.ok(process.getActiveResourcesInfo().length - before <= silent.length);
     for (const socket of silent) socket.resume();
     await eventually(() => assert.equal(remaining(), 0), 5_000);
-    await probe();
+    await fixture.probe();
   });
 
   it('serve one request per connection, and do not process pipelined ones', async () => {
@@ -112,15 +115,15 @@ describe('the pages', () => {
       renders++;
       return Promise.resolve('nmi_up 1\n');
     });
-    const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
-    greedy.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1_500));
+    const greedy = await fixture.dialMetrics();
+    greedy.write(metrics.repeat(1_500));
     // Parsing that many blocks the event loop for 15 to 50 ms.
     // Closed with bytes that were not read, the connection may be reset.
     const reset = (error: NodeJS.ErrnoException): string => error.code ?? '';
     assert.match(await readAll(greedy).catch(reset), /^(?:ECONNRESET)?$/);
     assert.equal(renders, 0);
-    const polite = await fixture.dial(fixture.metricsPort, '127.0.0.9');
-    polite.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+    const polite = await fixture.dialMetrics();
+    polite.write(metrics);
     const answer = await readAll(polite);
     assert.match(answer, /^HTTP\/1\.1 200 [^]*\r\n\r\nnmi_up 1\n$/);
     assert.match(answer, /\r\nConnection: close\r\n/i);
@@ -128,11 +131,11 @@ describe('the pages', () => {
 
   it('read little of what a client sends at once', async () => {
     await using fixture = await open();
-    const requests = Buffer.from('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(3_000));
+    const requests = Buffer.from(metrics.repeat(3_000));
     const before = process.memoryUsage().arrayBuffers;
     let most = 0;
     for (let index = 0; index < 200; index++) {
-      const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
+      const greedy = await fixture.dialMetrics();
       greedy.resume().write(requests);
       await eventually(() => assert.ok(greedy.closed));
       most = Math.max(most, process.memoryUsage().arrayBuffers - before);
@@ -142,7 +145,7 @@ describe('the pages', () => {
 
   it('answer a request of 12 KiB, which takes several reads', async () => {
     await using fixture = await open();
-    const scrape = await fixture.dial(fixture.metricsPort, '127.0.0.9');
+    const scrape = await fixture.dialMetrics();
     const authorization = 'x'.repeat(12 * 1024);
     scrape.write(`GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n\r\n`);
     assert.match(await readAll(scrape), /^HTTP\/1\.1 200 [^]*\r\n\r\nnmi_up 1\n$/);
@@ -155,11 +158,10 @@ describe('the pages', () => {
       renders++;
       return rendered.promise;
     });
-    const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
-    const request = 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n';
-    greedy.write(request);
+    const greedy = await fixture.dialMetrics();
+    greedy.write(metrics);
     await eventually(() => assert.equal(renders, 1));
-    greedy.resume().write(request);
+    greedy.resume().write(metrics);
     await eventually(() => assert.ok(greedy.closed));
     rendered.resolve('');
   });
@@ -174,11 +176,7 @@ describe('the pages', () => {
       clock.advance(20);
       return `nmi_renders ${renders}\n`;
     }, clock);
-    const scrape = async (): Promise<string> => {
-      const socket = await fixture.dial(fixture.metricsPort, '127.0.0.1');
-      socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
-      return readAll(socket);
-    };
+    const { scrape } = fixture;
     const both = Promise.all([scrape(), scrape()]);
     await eventually(() => assert.equal(renders, 1));
     rendered.resolve(undefined);
@@ -194,9 +192,9 @@ describe('the pages', () => {
     await using fixture = await open(() => Promise.resolve(text));
     const before = process.memoryUsage().rss;
     for (let index = 0; index < 30; index++) {
-      const socket = await fixture.dial(fixture.metricsPort, '127.0.0.9');
+      const socket = await fixture.dialMetrics();
       socket.pause();
-      socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+      socket.write(metrics);
       await delay(5);
     }
     await delay(200);

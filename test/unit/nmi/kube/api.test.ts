@@ -197,12 +197,8 @@ describe('the body of a watch', () => {
   }
 
   it('consists of the values of its lines, and is cut if it ends within one', async () => {
-    const whole = '{"a":1}\n{"a":2}\n{"a":3}\n';
-    for (const cut of [[whole], Array.from(whole), [whole.slice(0, 10), whole.slice(10)]]) {
-      const { values, chunks, error } = await read(bodyOf(...cut));
-      assert.deepEqual([values, error], [[{ a: 1 }, { a: 2 }, { a: 3 }], undefined]);
-      assert.equal(chunks, cut.length);
-    }
+    const whole = await read(bodyOf('{"a":1}\n{"a"', ':2}\n'));
+    assert.deepEqual(whole, { values: [{ a: 1 }, { a: 2 }], chunks: 2, error: undefined });
     const { values, error } = await read(bodyOf('{"a":1}\n{"a"'));
     assert.deepEqual(values, [{ a: 1 }]);
     assert.match(String(error), /KubeError: the stream was cut in an event/);

@@ -29,7 +29,7 @@ function createServer(clock: HandClock) {
     failure: undefined as KubeError | undefined,
     watches: () => open.size,
     /** Ends all watches normally, as when a server is stopped or a load balancer moves them. */
-    closeAll(): void {
+    closeAll: (): void => {
       const closed = open;
       version += 1;
       open = new Set();

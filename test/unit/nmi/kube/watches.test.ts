@@ -166,19 +166,6 @@ describe('the five watches', () => {
     assert.match(JSON.stringify(skip), /already take 1 MiB/);
   });
 
-  it('are synced only when all are, and report the missing one', async () => {
-    await using testBed = await openTestBed({
-      before: ({ faults }) => faults.notInstalled.add('azurepodidentityexceptions'),
-    });
-    const { fake, watches } = testBed;
-    await eventually('four are there', () => watches.unsynced().length === 1);
-    assert.deepEqual(watches.unsynced(), ['exceptions']);
-    assert.equal(watches.synced, false);
-    fake.faults.notInstalled.clear();
-    await watches.whenSynced();
-    assert.deepEqual(watches.unsynced(), []);
-  });
-
   it('are all replaced by a check, if they are silent', async () => {
     await using testBed = await openTestBed({ timing: { checkGraceMs: 10 } });
     const { fake, stores, watches } = testBed;
@@ -325,8 +312,9 @@ describe('grants that decide', () => {
     });
     const { watches, stores } = testBed;
     await eventually('it is refused', () => testBed.refusals() >= 10);
-    assert.deepEqual(watches.unsynced(), ['grants']);
+    assert.deepEqual([watches.unsynced(), watches.synced], [['grants'], false]);
     await watches.whenSynced();
+    assert.deepEqual(watches.unsynced(), []);
     assert.deepEqual(
       stores.grants.replaced.map(({ length }) => length),
       [1],
