@@ -120,7 +120,7 @@ async function connectPod(
     `addr add ${ip}/24 dev eth0\nlink set eth0 up\nroute add default via 10.244.0.1\n`,
   );
   const cgroup = testBed.tree.make(`kubepods/burstable/podcrowd${index}/c1`);
-  const cgroupId = cgroupIdOf(join(cgroup, '../..'));
+  const cgroupId = cgroupIdOf(join(cgroup, '..'));
   assert.ok(cgroupId !== undefined);
   const words = [
     ...['-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup],
