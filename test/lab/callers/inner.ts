@@ -1,17 +1,17 @@
 /**
- * The lab of the real proxies and sandboxes, inside the azure namespace: runs the scenarios and
- * prints their results as one JSON array.
+ * The lab of the real proxies, inside the azure namespace: runs the scenarios and prints their results as
+ * one JSON array.
  *
- *   inner.ts PREFIX REDIRECT ENVOY-FOLDER NAME...
+ *   inner.ts PREFIX REDIRECT ENVOY-FOLDER
  */
 import { attachFabric } from '../../../lab/fabric/fabric.ts';
 import { openFabricEnvironment } from '../../../lab/test-bed/fabric-environment.ts';
 import { runScenarios } from '../../../lab/test-bed/scenario.ts';
 import { TestBed } from '../../../lab/test-bed/test-bed.ts';
 import { agentCommand } from '../../support/agent-command.ts';
-import { envoyScenarios, gvisor } from './scenarios.ts';
+import { envoyScenarios } from './envoy.ts';
 
-const [prefix = '', redirect = '', folder = '', ...names] = process.argv.slice(2);
+const [prefix = '', redirect = '', folder = ''] = process.argv.slice(2);
 const fabric = attachFabric(prefix);
 await using environment = await openFabricEnvironment(fabric, redirect, agentCommand);
 await using testBed = new TestBed(environment, () => undefined);
@@ -19,7 +19,7 @@ await using testBed = new TestBed(environment, () => undefined);
 await testBed.startAgent().catch(() => testBed.startAgent());
 const { scenarios } = await runScenarios({
   testBed,
-  scenarios: [...envoyScenarios(folder), gvisor].filter(({ name }) => names.includes(name)),
+  scenarios: envoyScenarios(folder),
   stop: new AbortController().signal,
   onStart: () => undefined,
   onEnd: () => undefined,
