@@ -8,19 +8,14 @@ import { lintWorkflow } from '../../scripts/lint-workflows.ts';
 import { kinds } from '../runner/kinds.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
-interface Step {
-  readonly uses?: string;
-  readonly run?: string;
+interface Job {
+  readonly permissions?: object;
+  readonly steps: readonly { readonly uses?: string; readonly run?: string }[];
 }
 
 interface Workflow {
-  readonly permissions: Readonly<Record<string, string>>;
-  readonly jobs: Readonly<
-    Record<
-      string,
-      { readonly permissions?: Readonly<Record<string, string>>; readonly steps: readonly Step[] }
-    >
-  >;
+  readonly permissions: object;
+  readonly jobs: Readonly<Record<string, Job>>;
 }
 
 /** Commands of workflows outside this project: of the runner, or installed by a step. */
@@ -28,16 +23,11 @@ const otherTools = new Set(['apt-get', 'cosign', 'gh', 'git', 'jq', 'skopeo']);
 
 const read = (path: string): string => readFileSync(join(repositoryRoot, path), 'utf8');
 const paths = globSync('.github/workflows/*.yml', { cwd: repositoryRoot });
+const kindNames: ReadonlySet<string> = new Set(kinds.map(({ name }) => name));
 const dev = read('dev');
 const { scripts } = JSON.parse(read('package.json')) as {
   readonly scripts: Readonly<Record<string, string>>;
 };
-
-/** Of the words after `./dev test`. */
-function problemOfTests(words: readonly string[]): string | undefined {
-  const unknown = words.find((word) => !kinds.some(({ name }) => name === word));
-  return unknown === undefined ? undefined : `no kind of test ${unknown}`;
-}
 
 function problemOf(command: string): string | undefined {
   const [tool = '', verb = '', file = ''] = command.split(/\s+/);
@@ -45,7 +35,13 @@ function problemOf(command: string): string | undefined {
   if (tool === 'npm' && verb === 'run') return file in scripts ? undefined : `no script ${file}`;
   if (tool !== './dev') return `no tool ${tool}`;
   if (!dev.includes(`\n  ${verb})`)) return `no ./dev ${verb}`;
-  if (verb === 'test') return problemOfTests(command.split(/\s+/).slice(2));
+  if (verb === 'test') {
+    const unknown = command
+      .split(/\s+/)
+      .slice(2)
+      .find((word) => !kindNames.has(word));
+    return unknown === undefined ? undefined : `no kind of test ${unknown}`;
+  }
   return verb !== 'node' || existsSync(join(repositoryRoot, file)) ? undefined : `no ${file}`;
 }
 
@@ -56,18 +52,11 @@ for (const path of paths) {
     const workflow = parse(read(path)) as Workflow;
     const steps = Object.values(workflow.jobs).flatMap((job) => job.steps);
 
-    it('runs commands that exist', () => {
-      const commands = steps.flatMap(({ run = '' }) =>
-        run.split('\n').filter((line) => line !== ''),
-      );
+    it('runs commands that exist, and pins actions by their commits', () => {
+      const commands = steps.flatMap(({ run = '' }) => run.split('\n').filter(Boolean));
       assert.ok(commands.some((command) => command.startsWith('./dev ')));
-      assert.deepEqual(
-        commands.flatMap((command) => problemOf(command) ?? []),
-        [],
-      );
-    });
-
-    it('pins actions by their commits', () => {
+      const problems = commands.flatMap((command) => problemOf(command) ?? []);
+      assert.deepEqual(problems, []);
       const actions = steps.flatMap(({ uses }) => uses ?? []);
       assert.ok(actions.length > 0);
       for (const action of actions) assert.match(action, /^[\w-]+\/[\w-]+@[0-9a-f]{40}$/);
@@ -96,7 +85,7 @@ describe('the check of workflows', () => {
       words.split(' '),
     );
     // `unit` includes it.
-    const wanted = new Set(kinds.map(({ name }) => name).filter((name) => name !== 'conformance'));
+    const wanted = kindNames.difference(new Set(['conformance']));
     assert.deepEqual(new Set(named), wanted);
   });
 });

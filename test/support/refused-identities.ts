@@ -3,7 +3,10 @@
  * made, and repaired, beside a running agent whose pod 127.0.0.11 is bound to the AzureIdentity `name`
  * of namespace `default`.
  */
-import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
+import {
+  createEntraApplication,
+  type EntraApplication,
+} from '../../lab/fakes/entra/applications.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
@@ -38,7 +41,7 @@ type Deeds = Pick<RefusedIdentity, 'refuse' | 'repair'>;
 
 function application(
   kind: CredentialKind,
-  row: Pick<RefusedIdentity, 'mistake' | 'name' | 'reason' | 'says'>,
+  row: Omit<RefusedIdentity, 'prepare' | keyof Deeds>,
   deeds: (of: Awaited<ReturnType<typeof bindApplication>>) => Deeds,
 ): RefusedIdentity {
   let made: Deeds | undefined;
@@ -52,38 +55,44 @@ function application(
   };
 }
 
+/** The mistake is in the application at Entra ID. */
+const changed =
+  (change: (of: EntraApplication) => Partial<EntraApplication>) =>
+  (of: EntraApplication): Deeds => ({
+    refuse: ({ entra }) => entra.register({ ...of, ...change(of) }),
+    repair: ({ entra }) => entra.register(of),
+  });
+
 const otherTenantId = '7e570000-1ab0-4000-8000-0000000000aa';
+const notFederated = changed(() => ({ federatedCredentials: [] }));
 const unassigned: Deeds = {
   refuse: ({ imds }) => imds.unassign(identityA.clientId),
   repair: ({ imds }) => imds.assign(identityA),
 };
 
+const row = (name: string, reason: FailureReason, says: RegExp, mistake: string) => ({
+  mistake,
+  name,
+  reason,
+  says,
+});
+
 export const refusedIdentities: readonly RefusedIdentity[] = [
   application(
     'secret',
-    {
-      mistake: 'an expired secret',
-      name: 'secret-expired',
-      reason: 'credential_refused',
-      says: /AADSTS7000222/,
-    },
-    (of) => ({
-      refuse: ({ entra }) =>
-        entra.register({
-          ...of,
-          secrets: of.secrets.map((each) => ({ ...each, expiresAtWallMs: 0 })),
-        }),
-      repair: ({ entra }) => entra.register(of),
-    }),
+    row('secret-expired', 'credential_refused', /AADSTS7000222/, 'an expired secret'),
+    changed(({ secrets }) => ({
+      secrets: secrets.map((each) => ({ ...each, expiresAtWallMs: 0 })),
+    })),
   ),
   application(
     'secret',
-    {
-      mistake: 'a Secret without a usable key',
-      name: 'secret-without-key',
-      reason: 'credential_invalid',
-      says: /nothing under the key/,
-    },
+    row(
+      'secret-without-key',
+      'credential_invalid',
+      /nothing under the key/,
+      'a Secret without a usable key',
+    ),
     ({ name }) => ({
       refuse: ({ kube }) => {
         kube.delete({ kind: 'Secret', namespace: 'default', name });
@@ -97,12 +106,12 @@ export const refusedIdentities: readonly RefusedIdentity[] = [
   ),
   application(
     'federated_binding',
-    {
-      mistake: 'an identity binding in a cluster without it',
-      name: 'binding-elsewhere',
-      reason: 'credential_invalid',
-      says: /no identity bindings/,
-    },
+    row(
+      'binding-elsewhere',
+      'credential_invalid',
+      /no identity bindings/,
+      'an identity binding in a cluster without it',
+    ),
     () => ({
       refuse: ({ identityBindings }) => {
         const body = JSON.stringify({ kind: 'Status', message: 'not found', code: 404 });
@@ -115,36 +124,26 @@ export const refusedIdentities: readonly RefusedIdentity[] = [
   ),
   application(
     'federated_pod',
-    {
-      mistake: 'a federated credential with another subject',
-      name: 'subject-of-another',
-      reason: 'federation_refused',
-      says: /AADSTS700213/,
-    },
-    (of) => ({
-      refuse: ({ entra }) =>
-        entra.register({ ...of, ...federatedTo({ ...podAccount, name: 'another' }) }),
-      repair: ({ entra }) => entra.register(of),
-    }),
+    row(
+      'subject-of-another',
+      'federation_refused',
+      /AADSTS700213/,
+      'a federated credential with another subject',
+    ),
+    changed(() => federatedTo({ ...podAccount, name: 'another' })),
   ),
   application(
     'federated_pod',
-    {
-      mistake: 'no federated credential at all',
-      name: 'not-federated',
-      reason: 'federation_refused',
-      says: /AADSTS70021:/,
-    },
-    (of) => ({
-      refuse: ({ entra }) => entra.register({ ...of, federatedCredentials: [] }),
-      repair: ({ entra }) => entra.register(of),
-    }),
+    row('not-federated', 'federation_refused', /AADSTS70021:/, 'no federated credential at all'),
+    notFederated,
   ),
   {
-    mistake: 'an identity that is not assigned to the node',
-    name: 'not-assigned',
-    reason: 'identity_not_assigned',
-    says: /Identity not found/,
+    ...row(
+      'not-assigned',
+      'identity_not_assigned',
+      /Identity not found/,
+      'an identity that is not assigned to the node',
+    ),
     prepare: async ({ kube }) => {
       const name = 'not-assigned';
       kube.apply(createAzureIdentity({ name, ...idsOf(identityA) }));
@@ -154,12 +153,7 @@ export const refusedIdentities: readonly RefusedIdentity[] = [
   },
   application(
     'secret',
-    {
-      mistake: 'the wrong tenant',
-      name: 'wrong-tenant',
-      reason: 'identity_refused',
-      says: /AADSTS700016/,
-    },
+    row('wrong-tenant', 'identity_refused', /AADSTS700016/, 'the wrong tenant'),
     (of) => ({
       refuse: ({ entra }) => {
         entra.unregister(of);
@@ -174,25 +168,22 @@ export const refusedIdentities: readonly RefusedIdentity[] = [
   ),
   application(
     'chained',
-    {
-      mistake: 'a chain whose application has no credential',
-      name: 'chain-not-trusted',
-      reason: 'federation_refused',
-      says: /AADSTS70021:.*leg of the chain: application/,
-    },
-    (of) => ({
-      refuse: ({ entra }) => entra.register({ ...of, federatedCredentials: [] }),
-      repair: ({ entra }) => entra.register(of),
-    }),
+    row(
+      'chain-not-trusted',
+      'federation_refused',
+      /AADSTS70021:.*leg of the chain: application/,
+      'a chain whose application has no credential',
+    ),
+    notFederated,
   ),
   application(
     'chained',
-    {
-      mistake: 'a chain whose managed identity is not assigned',
-      name: 'chain-not-assigned',
-      reason: 'identity_not_assigned',
-      says: /Identity not found.*earlier leg of the chain: managed identity [0-9a-f-]{36}/,
-    },
+    row(
+      'chain-not-assigned',
+      'identity_not_assigned',
+      /Identity not found.*earlier leg of the chain: managed identity [0-9a-f-]{36}/,
+      'a chain whose managed identity is not assigned',
+    ),
     () => unassigned,
   ),
 ];

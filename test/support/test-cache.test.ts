@@ -38,38 +38,33 @@ function unusedFor(path: string, days: number): void {
   utimesSync(`${path}.used`, at, at);
 }
 
+const workIn = (): readonly string[] =>
+  readdirSync(cache).filter((name) => name.startsWith('.work-'));
+
 describe('the cache of tests', () => {
-  it('has what was made, and no work', () => {
-    const path = pathOf('a', '1');
+  it('has what was made, or what another process has made meanwhile, and no work', () => {
+    const [path, other] = [pathOf('a', '1'), pathOf('b', '1')];
     assert.equal(isKept(path), false);
     keep(path, make);
-    assert.equal(isKept(path), true);
-    assert.equal(readFileSync(join(path, 'file'), 'utf8'), 'text');
-    assert.deepEqual(
-      readdirSync(cache).filter((name) => name.startsWith('.work-')),
-      [],
-    );
-  });
-
-  it('has nothing after a failure', () => {
-    const path = pathOf('a', '1');
-    assert.throws(() => {
-      keep(path, (work) => {
-        make(work);
-        throw new Error('on purpose');
-      });
-    }, /on purpose/);
-    assert.deepEqual(readdirSync(cache), []);
-  });
-
-  it('keeps what another process has made meanwhile', () => {
-    const path = pathOf('a', '1');
-    keep(path, (work) => {
-      mkdirSync(path);
-      writeFileSync(join(path, 'file'), 'of the other');
+    keep(other, (work) => {
+      mkdirSync(other);
+      writeFileSync(join(other, 'file'), 'of the other');
       return make(work);
     });
-    assert.equal(readFileSync(join(path, 'file'), 'utf8'), 'of the other');
+    assert.ok(isKept(path));
+    const texts = [path, other].map((each) => readFileSync(join(each, 'file'), 'utf8'));
+    assert.deepEqual([texts, workIn()], [['text', 'of the other'], []]);
+  });
+
+  it('has nothing after a failure, and no work of a process that was killed', () => {
+    const { pid } = spawnSync('true');
+    for (const owner of [pid, process.pid]) mkdirSync(join(cache, `.work-${owner}-x`));
+    const fail = (work: string): string => {
+      make(work);
+      throw new Error('on purpose');
+    };
+    assert.throws(() => keep(pathOf('a', '1'), fail), /on purpose/);
+    assert.deepEqual(readdirSync(cache), [`.work-${process.pid}-x`]);
   });
 
   it('keeps other keys, which another clone may use, until nobody has for 14 days', () => {
@@ -88,14 +83,6 @@ describe('the cache of tests', () => {
     unusedFor(used, 2);
     keep(pathOf('a', '5'), make, 1);
     assert.equal(existsSync(used), false);
-  });
-
-  it('removes the work of a process that was killed', () => {
-    const { pid } = spawnSync('true');
-    for (const owner of [pid, process.pid]) mkdirSync(join(cache, `.work-${owner}-x`));
-    keep(pathOf('a', '1'), make);
-    const work = readdirSync(cache).filter((name) => name.startsWith('.work-'));
-    assert.deepEqual(work, [`.work-${process.pid}-x`]);
   });
 
   it('is where NMI_TEST_CACHE says', () => {

@@ -62,52 +62,22 @@ export const faultAlerts: readonly FaultAlerts[] = [
 ];
 
 /** Scenarios without a fault, or with a fault of a single client. */
-export const withoutAlert: readonly string[] = [
-  ...['one-identity', 'two-identities', 'resource-id-only', 'two-namespaces', 'no-identity'],
-  ...[
-    'exception',
-    'not-excepted',
-    'late-objects',
-    'address-reused',
-    'kept-connection-outlives-pod',
-  ],
-  ...['token-path-spellings', 'methods', 'other-clouds', 'passthrough', 'passthrough-policy'],
-  ...['demo-pod', 'four-types', 'certificate-forms', 'federated-node', 'auxiliary-tenants'],
-  ...['federation-refused-by-mistake', 'identity-bindings'],
-  ...['application-chain', 'agent-identity', 'chain-by-federation'],
-  ...[
-    'workload-identity',
-    'identity-edited',
-    'identity-revoked',
-    'label-changed',
-    'pod-phases',
-    'agent-upgraded',
-  ],
-  ...['agent-updates', 'containers-killed', 'fresh-nodes'],
-  ...[
-    'two-at-once',
-    'pods-by-the-dozen',
-    'connection-bursts',
-    'busy-connections',
-    'miss-storm',
-    'probe-storm',
-    'leak',
-    'older-connection',
-    'old-agent-beside',
-  ],
-  ...[
-    'redirect-verbs',
-    'iptables-legacy',
-    'iptables-nft',
-    'imds-restriction',
-    'forged-address',
-    'mapped-address',
-  ],
-  ...['host-network-pods', 'raw-frames', 'forged-ports', 'gone-pod-cut', 'address-reuse-storm'],
-  ...['sidecar-proxy', 'sidecar-proxy-excluded', 'sidecar-proxy-bypassed', 'user-namespace'],
-  ...['forged-on-link', 'foreign-record', 'unrecorded-address-reuse', 'shared-link'],
-  ...['host-token-off', 'host-token', 'no-token-in-logs'],
-];
+export const withoutAlert: readonly string[] = `
+  one-identity two-identities resource-id-only two-namespaces no-identity
+  exception not-excepted late-objects address-reused kept-connection-outlives-pod
+  token-path-spellings methods other-clouds passthrough passthrough-policy
+  demo-pod four-types certificate-forms federated-node auxiliary-tenants
+  federation-refused-by-mistake identity-bindings application-chain agent-identity chain-by-federation
+  workload-identity identity-edited identity-revoked label-changed pod-phases
+  agent-upgraded agent-updates containers-killed fresh-nodes
+  two-at-once pods-by-the-dozen connection-bursts busy-connections miss-storm probe-storm
+  leak older-connection old-agent-beside redirect-verbs iptables-legacy iptables-nft
+  imds-restriction forged-address mapped-address host-network-pods raw-frames forged-ports
+  gone-pod-cut address-reuse-storm sidecar-proxy sidecar-proxy-excluded sidecar-proxy-bypassed
+  user-namespace forged-on-link foreign-record unrecorded-address-reuse shared-link
+  host-token-off host-token no-token-in-logs`
+  .trim()
+  .split(/\s+/);
 
 /** For docs/alerts.md. */
 export function faultRows(): readonly (readonly string[])[] {

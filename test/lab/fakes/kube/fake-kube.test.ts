@@ -95,68 +95,56 @@ async function rawBody(url: string): Promise<string> {
 const pods = '/api/v1/namespaces/shop/pods';
 
 describe('writes to the fake Kubernetes API', () => {
-  it('create, read, replace, patch and delete over HTTP as kubectl would', async () => {
+  it('answer each request over HTTP as a server does to kubectl', async () => {
     await using fake = await openFakeKube();
-    const created = await ask(fake, pods, json('POST', pod('one')));
-    assert.equal(created.status, 201);
-    assert.match(created.body.metadata.uid, /^[0-9a-f-]{36}$/);
-    assert.match(created.body.metadata.creationTimestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
-    assert.equal((await ask(fake, pods, json('POST', pod('one')))).status, 409);
-
-    const patched = await ask(
-      fake,
-      `${pods}/one`,
-      json('PATCH', { metadata: { labels: { a: 'b' } } }, 'application/merge-patch+json'),
-    );
-    assert.deepEqual(patched.body.metadata.labels, { a: 'b' });
-    assert.notEqual(patched.body.metadata.resourceVersion, created.body.metadata.resourceVersion);
-    assert.equal((await ask(fake, `${pods}/one`, json('PATCH', []))).status, 415);
+    const { body: created } = await ask(fake, pods, json('POST', pod('one')));
+    const { uid, creationTimestamp, resourceVersion } = created.metadata;
+    assert.match(uid, /^[0-9a-f-]{36}$/);
+    assert.match(creationTimestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+    const one = `${pods}/one`;
+    const labels = { a: 'b' };
+    const merge = json('PATCH', { metadata: { labels } }, 'application/merge-patch+json');
     const jsonPatch = (op: string, path: string): RequestInit =>
       json('PATCH', [{ op, path, value: 'x' }], 'application/json-patch+json');
-    const added = await ask(fake, `${pods}/one`, jsonPatch('add', '/note'));
-    assert.equal((added.body as unknown as { note: string }).note, 'x');
-    for (const [status, patch] of [
-      [200, jsonPatch('replace', '/note')],
-      [422, jsonPatch('replace', '/none')],
-      [200, jsonPatch('test', '/note')],
-      [422, jsonPatch('test', '/kind')],
-      [400, jsonPatch('add', '/metadata/name')],
-      [409, jsonPatch('replace', '/metadata/resourceVersion')],
+    const { body: patched } = await ask(fake, one, merge);
+    assert.deepEqual(patched.metadata.labels, labels);
+    assert.notEqual(patched.metadata.resourceVersion, resourceVersion);
+    for (const [status, path, init] of [
+      [409, pods, json('POST', pod('one'))],
+      [415, one, json('PATCH', [])],
+      [200, one, jsonPatch('add', '/note')],
+      [200, one, jsonPatch('replace', '/note')],
+      [422, one, jsonPatch('replace', '/none')],
+      [200, one, jsonPatch('test', '/note')],
+      [422, one, jsonPatch('test', '/kind')],
+      [400, one, jsonPatch('add', '/metadata/name')],
+      [409, one, jsonPatch('replace', '/metadata/resourceVersion')],
+      [409, one, json('PUT', { ...pod('one'), metadata: created.metadata })],
+      [200, one, json('PUT', pod('one', 'node-b'))],
+      [200, one, {}],
+      [200, one, { method: 'DELETE' }],
+      [404, one, {}],
+      [404, one, { method: 'DELETE' }],
+      [404, one, json('PUT', pod('one'))],
+      [405, pods, { method: 'DELETE' }],
+      [400, pods, json('POST', 7)],
+      [400, pods, json('POST', null)],
+      [400, pods, json('POST', [])],
+      [422, pods, json('POST', { metadata: {} })],
+      [422, pods, json('POST', { kind: 'Toaster', metadata: { name: 'x' } })],
+      [200, '/api', {}],
+      [200, '/version', {}],
     ] as const) {
-      assert.equal((await ask(fake, `${pods}/one`, patch)).status, status);
-    }
-
-    const stale = { ...pod('one'), metadata: created.body.metadata };
-    assert.equal((await ask(fake, `${pods}/one`, json('PUT', stale))).status, 409);
-    const replaced = await ask(fake, `${pods}/one`, json('PUT', pod('one', 'node-b')));
-    assert.equal(replaced.status, 200);
-    assert.equal(replaced.body.metadata.uid, created.body.metadata.uid);
-
-    assert.equal((await ask(fake, `${pods}/one`)).body.kind, 'Pod');
-    assert.equal((await ask(fake, `${pods}/one`, { method: 'DELETE' })).status, 200);
-    for (const init of [{}, { method: 'DELETE' }, json('PUT', pod('one'))]) {
-      assert.equal((await ask(fake, `${pods}/one`, init)).status, 404);
-    }
-  });
-
-  it('refuse objects that do not belong to the path, with a Status', async () => {
-    await using fake = await openFakeKube();
-    const bodies: readonly [body: unknown, status: number][] = [
-      [7, 400],
-      [null, 400],
-      [[], 400],
-      [{ metadata: {} }, 422],
-      [{ kind: 'Toaster', metadata: { name: 'x' } }, 422],
-    ];
-    for (const [body, expected] of bodies) {
-      const { status, body: answer } = await ask(fake, pods, json('POST', body));
-      assert.equal(status, expected, JSON.stringify(body));
-      assert.equal(answer.kind, 'Status');
+      const answer = await ask(fake, path, init);
+      const what = `${init.method ?? 'GET'} ${path} ${String(init.body)}`;
+      assert.equal(answer.status, status, what);
+      if (status >= 400) assert.equal(answer.body.kind, 'Status', what);
     }
     for (const path of ['/', '/api/v2/pods', '/api/v1/toasters', '/api/v1/pods/one']) {
       assert.equal((await fetch(fake.url + path)).status, 404, path);
     }
-    assert.equal((await ask(fake, pods, { method: 'DELETE' })).status, 405);
+    const { body } = await ask(fake, '/apis/aadpodidentity.k8s.io/v1');
+    assert.ok(body.resources.some(({ name }) => name === 'azureidentitybindings'));
   });
 
   it('keep the uid of an applied object, give a recreated one another, and ignore no-ops', async () => {
@@ -180,18 +168,9 @@ describe('writes to the fake Kubernetes API', () => {
     assert.throws(() => fake.patch(ref, { metadata: { name: 'other' } }), TypeError);
     assert.throws(() => fake.apply({ kind: 'Pod' }), TypeError);
   });
-
-  it('serve discovery to kubectl', async () => {
-    await using fake = await openFakeKube();
-    assert.equal((await ask(fake, '/api')).body.kind, 'APIVersions');
-    assert.equal((await ask(fake, '/apis')).body.kind, 'APIGroupList');
-    assert.equal((await ask(fake, '/version')).status, 200);
-    const { body } = await ask(fake, '/apis/aadpodidentity.k8s.io/v1');
-    assert.ok(body.resources.some(({ name }) => name === 'azureidentitybindings'));
-  });
 });
 
-describe('lists of the fake Kubernetes API', () => {
+describe('lists and watches of the fake Kubernetes API', () => {
   it('come to an end, however many lists began before', async () => {
     await using fake = await openFakeKube();
     for (const name of ['a', 'b', 'c']) fake.apply(pod(name));
@@ -203,9 +182,7 @@ describe('lists of the fake Kubernetes API', () => {
     assert.deepEqual(names(await ask(fake, next(second))), ['c']);
     assert.deepEqual(names(await ask(fake, next(first))), ['b'], 'a page can be asked for again');
   });
-});
 
-describe('watches of the fake Kubernetes API', () => {
   it('send bookmarks with the newest version on request, never before a delayed event', async () => {
     await using fake = await openFakeKube({ bookmarkEveryMs: 5 });
     fake.faults.delayEventsMs = 30;
@@ -292,7 +269,7 @@ describe('the faults of the fake Kubernetes API', () => {
     const [late, current] = [1, 2].map(() => new Agent({ keepAlive: true, maxSockets: 1 }));
     const listsOf = async (agent?: Agent) => {
       const bodies = [await text(agent, '?resourceVersion=0'), await text(agent, '')];
-      return bodies.map((body) => names({ status: 200, body: JSON.parse(body) as Body }));
+      return bodies.map((body) => names({ status: 200, body: JSON.parse(body) as Body }).join(' '));
     };
     const text = async (agent: Agent | undefined, query: string): Promise<string> => {
       const asked = get(`${fake.url}${pods}${query}`, agent === undefined ? {} : { agent });
@@ -303,19 +280,10 @@ describe('the faults of the fake Kubernetes API', () => {
     fake.delete({ kind: 'Pod', namespace: 'shop', name: 'a' });
     fake.apply(pod('c'));
     // A list of the newest state is read from etcd.
-    const after = [
-      ['b', 'c'],
-      ['b', 'c'],
-    ];
-    assert.deepEqual(await listsOf(late), [
-      ['a', 'b'],
-      ['b', 'c'],
-    ]);
-    assert.deepEqual(await listsOf(current), after);
-    assert.match(
-      await text(late, `?resourceVersion=${fake.store.version}`),
-      /Too large resource version/,
-    );
+    assert.deepEqual(await listsOf(late), ['a b', 'b c']);
+    assert.deepEqual(await listsOf(current), ['b c', 'b c']);
+    const tooNew = await text(late, `?resourceVersion=${fake.store.version}`);
+    assert.match(tooNew, /Too large resource version/);
     const lines = await text(late, `?watch=1&timeoutSeconds=1&resourceVersion=${from}`);
     const events = lines
       .trim()
@@ -325,7 +293,7 @@ describe('the faults of the fake Kubernetes API', () => {
       events.map(({ type, object }) => `${type} ${object.metadata.name ?? ''}`),
       ['MODIFIED a', 'DELETED a', 'ADDED c'],
     );
-    assert.deepEqual(await listsOf(late), after);
+    assert.deepEqual(await listsOf(late), ['b c', 'b c']);
     for (const agent of [late, current]) agent?.destroy();
   });
 
