@@ -154,33 +154,31 @@ describe('the state of the node in the agent', () => {
     await using testBed = await openState();
     const { state, isSynced } = testBed;
     await isSynced();
-    const valueOf = (metric: string, labels: Readonly<Record<string, string>> = {}) =>
+    /** @param words the metric, then the values of its labels. */
+    const valueOf = (words: string) =>
       state
         .samples()
-        .find(
-          (each) =>
-            each.metric === metric &&
-            Object.entries(labels).every(([name, value]) => each.labels?.[name] === value),
-        )?.value;
-    for (const [metric, labels, value] of [
-      ['nmi_index_pods', { kind: 'all' }, 1],
-      ['nmi_index_pods', { kind: 'bound' }, 0],
-      ['nmi_index_objects', { kind: 'identities' }, 0],
-      ['nmi_index_objects', { kind: 'grants' }, 0],
-      ['nmi_watch_synced', { resource: 'pods' }, 1],
-      ['nmi_watch_errors_total', { resource: 'pods', kind: 'outage' }, 0],
-      ['nmi_waiting_requests', {}, 0],
-      ['nmi_identities_not_owned', { mode: 'warn' }, 0],
-    ] as const)
-      assert.equal(valueOf(metric, labels), value, metric);
-    const age = valueOf('nmi_watch_last_event_seconds', { resource: 'pods' }) ?? 99;
+        .find((each) => [each.metric, ...Object.values(each.labels ?? {})].join(' ') === words)
+        ?.value;
+    for (const [words, value] of [
+      ['nmi_index_pods all', 1],
+      ['nmi_index_pods bound', 0],
+      ['nmi_index_objects identities', 0],
+      ['nmi_index_objects grants', 0],
+      ['nmi_watch_synced pods', 1],
+      ['nmi_watch_errors_total pods outage', 0],
+      ['nmi_waiting_requests', 0],
+      ['nmi_identities_not_owned warn', 0],
+    ] as const) {
+      assert.equal(valueOf(words), value, words);
+    }
+    const age = valueOf('nmi_watch_last_event_seconds pods') ?? 99;
     assert.ok(age < 60, 'seconds');
-    state.grants.identities.upsert(
-      createIdentity({ clientId: '22729e47-74ce-4b43-8eea-aab5f2073301' }),
-    );
+    const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
+    state.grants.identities.upsert(createIdentity({ clientId }));
     state.grants.bindings.upsert(createBinding());
     state.pods.upsert(createPod({ name: 'bound', labels: { aadpodidbinding: 'label' } }));
-    assert.equal(valueOf('nmi_identities_not_owned', { mode: 'warn' }), 1);
+    assert.equal(valueOf('nmi_identities_not_owned warn'), 1);
     const waiting = state.waiters.nextChange(1);
     assert.equal(valueOf('nmi_waiting_requests'), 1);
     await waiting;
