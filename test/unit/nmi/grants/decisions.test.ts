@@ -175,12 +175,8 @@ describe('an identity with allowed resources', () => {
   const limited = { identities: [{ clientId, allowedResources }] };
 
   it('is granted for those, regardless of case and trailing slashes, and without a resource', () => {
-    for (const resource of [
-      vault,
-      `${vault}/`,
-      'HTTPS://VAULT.azure.net',
-      'https://storage.azure.com',
-    ])
+    const spelt = [vault, `${vault}/`, 'HTTPS://VAULT.azure.net', 'https://storage.azure.com'];
+    for (const resource of spelt)
       assert.equal(decide(limited, '', resource), 'identity by only', resource);
     const { kind } = open(limited).decide('pod', { resource: undefined });
     assert.equal(kind, 'granted');
@@ -188,16 +184,9 @@ describe('an identity with allowed resources', () => {
   });
 
   it('is refused for any other, however it is named', () => {
-    for (const resource of [
-      'https://management.azure.com',
-      'https://vault.azure.net.evil.example',
-      'https://vault.azure.net/.default',
-      'https://vault.azure.ne',
-      'http://vault.azure.net',
-      'x"\n<b>',
-      '/',
-      '',
-    ]) {
+    const hosts = 'management.azure.com vault.azure.net.evil.example vault.azure.net/.default';
+    const others = `${hosts} vault.azure.ne`.split(' ').map((host) => `https://${host}`);
+    for (const resource of [...others, 'http://vault.azure.net', 'x"\n<b>', '/', '']) {
       const said = decide(limited, '', resource);
       const shown = resource.replaceAll(/["\n<>]/g, '?');
       assert.ok(said.startsWith('400 resource_not_allowed: '), said);
