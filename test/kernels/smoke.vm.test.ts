@@ -6,10 +6,9 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { after, it } from 'node:test';
 import { readPodSpec } from '../deploy/chart-render.ts';
-import { findKernel, kernelNames, makeImageRoot, outputOf, runWhole } from './support/suite.ts';
-import type { GuestRun } from './support/machine.ts';
+import { describeOnKernel, kernelNames, makeImageRoot, outputOf } from './support/suite.ts';
 
 /** An installation reads itself back. Each start takes ten seconds on an emulated processor. */
 const actions = ['install', 'remove'] as const;
@@ -42,38 +41,33 @@ const script = (root: string, capabilities: string) => `
   check 'nat' iptables-nft-save -t nat
 `;
 
+const root = mkdtempSync(join(tmpdir(), 'nmi-test-image-'));
+after(() => {
+  rmSync(root, { recursive: true, force: true });
+});
+
+async function plan(): Promise<{ script: string }> {
+  const folder = mkdtempSync(join(root, 'of-'));
+  makeImageRoot(folder);
+  const { containers } = await readPodSpec('nmi.yaml');
+  const granted = containers[0]?.securityContext.capabilities.add ?? [];
+  // chroot itself takes the last.
+  const capabilities = [...granted, 'sys_chroot'].map((each) => `+${each.toLowerCase()}`);
+  return { script: script(folder, capabilities.join(',')) };
+}
+
 for (const name of kernelNames) {
-  const kernel = findKernel(name);
-  const skip = typeof kernel === 'string' ? kernel : false;
-  const title = typeof kernel === 'string' ? name : `${name} (${kernel.version})`;
-  describe(`the redirect on Linux ${title}`, { skip }, () => {
-    let root = '';
-    let run: GuestRun;
-
-    before(async () => {
-      assert.ok(typeof kernel !== 'string');
-      root = mkdtempSync(join(tmpdir(), 'nmi-test-image-'));
-      makeImageRoot(root);
-      const { containers } = await readPodSpec('nmi.yaml');
-      const granted = containers[0]?.securityContext.capabilities.add ?? [];
-      // chroot itself takes the last.
-      const capabilities = [...granted, 'sys_chroot'].map((each) => `+${each.toLowerCase()}`);
-      run = await runWhole(kernel, script(root, capabilities.join(',')));
-    });
-    after(() => {
-      rmSync(root, { recursive: true, force: true });
-    });
-
+  describeOnKernel(name, 'the redirect', plan, (run) => {
     for (const mode of modes) {
       it(`is installed and removed with --redirect=${mode}`, () => {
-        const [installed] = actions.map((action) => outputOf(run, `${action} ${mode}`));
+        const [installed] = actions.map((action) => outputOf(run(), `${action} ${mode}`));
         assert.match(installed ?? '', mode === 'iptables' ? /^iptables: active/ : /^ebpf: active/);
       });
     }
 
     it('is installed, verified and removed by the image', () => {
       const [installed] = ['install', 'verify', 'remove'].map((action) =>
-        outputOf(run, `${action} in the image`),
+        outputOf(run(), `${action} in the image`),
       );
       // Linux 5.10 lets a program compare pointers only with CAP_PERFMON, which the image does not have.
       const active =
@@ -82,9 +76,9 @@ for (const name of kernelNames) {
     });
 
     it('leaves the node unchanged, without the module of legacy iptables', () => {
-      outputOf(run, 'legacy module');
-      assert.doesNotMatch(outputOf(run, 'link'), /nmi0/);
-      assert.doesNotMatch(outputOf(run, 'nat'), /nmi-metadata/);
+      outputOf(run(), 'legacy module');
+      assert.doesNotMatch(outputOf(run(), 'link'), /nmi0/);
+      assert.doesNotMatch(outputOf(run(), 'nat'), /nmi-metadata/);
     });
   });
 }

@@ -13,7 +13,7 @@ import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
 import { writeArchive } from '../../scripts/image/oci.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { askFrom, clientPod, describeAnswer, untilPodsReady } from './support/client-pods.ts';
-import { eventuallyByProcess } from './support/eventually-by-process.ts';
+import { eventuallyByProcess } from './support/machine.ts';
 import { provideNodeSystem } from './support/node-system.ts';
 import { productImage } from './support/images.ts';
 import {
@@ -31,8 +31,7 @@ import {
   type Load,
 } from './support/load.ts';
 import { grantOfIdentities, identities, openNode, type TestNode } from './support/node.ts';
-import { assertGets } from './support/pod-kinds.ts';
-import { assertReusedAddress } from './support/reused-address.ts';
+import { assertGets, assertReusedAddress } from './support/pod-kinds.ts';
 
 const nodeSystem = provideNodeSystem();
 const old = provideModule(aadPodIdentity);

@@ -7,7 +7,7 @@ import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fabricAddresses } from '../../lab/fabric/fabric.ts';
 import { clientPod, untilPodsReady } from './support/client-pods.ts';
-import { eventuallyByProcess } from './support/eventually-by-process.ts';
+import { eventuallyByProcess } from './support/machine.ts';
 import { provideNodeSystem } from './support/node-system.ts';
 import {
   agentPid,

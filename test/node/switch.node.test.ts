@@ -12,7 +12,7 @@ import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
 import { shellBlocksOf } from '../cluster/support/page-commands.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
-import { eventuallyByProcess } from './support/eventually-by-process.ts';
+import { eventuallyByProcess } from './support/machine.ts';
 import { productImage } from './support/images.ts';
 import { assertNothingLeft } from './support/install.ts';
 import {

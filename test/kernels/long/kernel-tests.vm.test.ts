@@ -3,14 +3,12 @@
  * asked on every kernel, in a group of net_cls: kernels as they were before 5.15 then take each socket's cgroup for
  * the root, and run no program of another one for it.
  */
-import assert from 'node:assert/strict';
 import { globSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { before, describe, it } from 'node:test';
+import { it } from 'node:test';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { kernelSources } from '../support/debian-kernels.ts';
-import type { GuestRun } from '../support/machine.ts';
-import { findKernel, outputOf, runWhole } from '../support/suite.ts';
+import { describeOnKernel, outputOf } from '../support/suite.ts';
 
 const files = globSync(
   ['test/kernel/redirect/**/*.kernel.test.ts', 'test/deploy/image-root.kernel.test.ts'],
@@ -50,23 +48,15 @@ const runs = [
 ];
 
 for (const { name, file, node } of runs) {
-  const kernel = findKernel(name);
-  const skip = typeof kernel === 'string' ? kernel : false;
-  const title = typeof kernel === 'string' ? name : `${name} (${kernel.version})`;
-  describe(
-    `${file} on Linux ${title}${node === withNetCls ? ', with net_cls in use' : ''}`,
-    { skip },
-    () => {
-      let run: GuestRun;
-
-      before(async () => {
-        assert.ok(typeof kernel !== 'string');
-        run = await runWhole(kernel, script(node, file));
-      });
-
+  const title = node === withNetCls ? `${file}, with net_cls in use,` : file;
+  describeOnKernel(
+    name,
+    title,
+    () => ({ script: script(node, file) }),
+    (run) => {
       it('passes', () => {
-        if (node === withNetCls) outputOf(run, 'group');
-        outputOf(run, 'test');
+        if (node === withNetCls) outputOf(run(), 'group');
+        outputOf(run(), 'test');
       });
     },
   );

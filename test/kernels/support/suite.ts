@@ -1,7 +1,9 @@
 /** Shared by the suites of all kernels: which kernels, why not, and how a check is evaluated. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { before, describe, it } from 'node:test';
 import { join } from 'node:path';
+import type { LabResult } from '../../../lab/test-bed/scenario.ts';
 import type { Architecture } from '../../../scripts/image/builder.ts';
 import { isWithin, sizeOfThisRun } from '../../runner/kinds.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
@@ -37,8 +39,59 @@ function whyNotKernel(name: KernelName, architecture: Architecture): string | fa
   }
 }
 
+/**
+ * The tests of one run on a kernel, skipped by name where there is none. What `plan` returns runs before them: a script,
+ * or what else the machine needs for it.
+ */
+export function describeOnKernel(
+  name: KernelName,
+  title: string,
+  plan: (kernel: Kernel) => Plan | Promise<Plan>,
+  tests: (run: () => GuestRun) => void,
+  architecture: Architecture = 'amd64',
+): void {
+  const kernel = findKernel(name, architecture);
+  const version = typeof kernel === 'string' ? name : `${name} (${kernel.version})`;
+  describe(
+    `${title} on Linux ${version}`,
+    { skip: typeof kernel === 'string' ? kernel : false },
+    () => {
+      let run: GuestRun | undefined;
+      before(async () => {
+        assert.ok(typeof kernel !== 'string');
+        const { script, ...options } = await plan(kernel);
+        run = await runWhole(kernel, script, options);
+      });
+      tests(() => {
+        assert.ok(run !== undefined);
+        return run;
+      });
+    },
+  );
+}
+
+type Plan = { readonly script: string } & Omit<MachineOptions, 'limitMs'>;
+
+/** The lab's tour in one mode, as `lab/main.ts` printed it: its exit code counts what does not hold, a test its names. */
+export function itPassesTheTour(run: () => GuestRun, check: string, mode: string): void {
+  it(`passes every scenario of the tour with ${mode}, without a leak`, async (t) => {
+    const printed = outputOf(run(), check);
+    const line = printed.split('\n').find((each) => each.startsWith('{'));
+    assert.ok(line !== undefined, printed);
+    const { scenarios, leaks, redirect } = JSON.parse(line) as LabResult;
+    assert.equal(redirect, mode);
+    assert.equal(leaks, 0);
+    assert.ok(scenarios.length >= 12, printed);
+    for (const { name, ok, detail } of scenarios) {
+      await t.test(name, () => {
+        assert.ok(ok, detail);
+      });
+    }
+  });
+}
+
 /** The finished run of a script; the caller evaluates the result of each check. */
-export async function runWhole(
+async function runWhole(
   kernel: Kernel,
   script: string,
   options: Omit<MachineOptions, 'limitMs'> = {},

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { clientContainer } from '../support/client-pods.ts';
-import { eventuallyByProcess } from '../support/eventually-by-process.ts';
+import { eventuallyByProcess } from '../support/machine.ts';
 import { installChart, untilRolledOut } from '../support/install.ts';
 import {
   assertClosed,

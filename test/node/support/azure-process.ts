@@ -6,7 +6,7 @@ import { openFakeEntra } from '../../../lab/fakes/entra/fake-entra.ts';
 import { openFakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
 import type { PublishedKey } from '../../../lab/fakes/entra/assertions.ts';
 import { openApi } from '../../cluster/support/api.ts';
-import type { FromAzure, ToAzure } from './azure-protocol.ts';
+import type { FromAzure, ToAzure } from './azure.ts';
 
 const { azureIp, imdsIp, nodeIp } = fabricAddresses;
 

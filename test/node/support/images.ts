@@ -31,8 +31,6 @@ export const productImage = {
 } as const;
 export const clientImage = `${registry}/client:1`;
 const pauseImage = `${registry}/pause:1`;
-/** Of a sandbox of its own; see `ask.c`. */
-export const askImage = `${registry}/ask:1`;
 
 const release = 'trixie';
 const dockerfile = 'deploy/Dockerfile';
@@ -55,20 +53,15 @@ const clientSources = [
 
 /** Paths of the archives. The first build takes some minutes; later only changes are built. */
 export function provideImages(): readonly string[] {
-  return [
-    provideProgram('pause', pauseImage),
-    provideProgram('ask', askImage),
-    provideClient(),
-    provideProduct(),
-  ];
+  return [providePause(), provideClient(), provideProduct()];
 }
 
 /** One static program. */
-function provideProgram(name: string, image: string): string {
-  const source = join(import.meta.dirname, `../system/${name}.c`);
-  return provideArchive(name, image, [readFileSync(source, 'utf8')], (root) => {
-    runTool('gcc', '-static', '-Os', '-o', join(root, name), source);
-    return [`ENTRYPOINT ["/${name}"]`];
+function providePause(): string {
+  const source = join(import.meta.dirname, '../system/pause.c');
+  return provideArchive('pause', pauseImage, [readFileSync(source, 'utf8')], (root) => {
+    runTool('gcc', '-static', '-Os', '-o', join(root, 'pause'), source);
+    return ['ENTRYPOINT ["/pause"]'];
   });
 }
 

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fabricAddresses } from '../../../lab/fabric/fabric.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
-import { eventuallyByProcess } from './eventually-by-process.ts';
+import { eventuallyByProcess } from './machine.ts';
 import { productImage } from './images.ts';
 import type { TestNode } from './node.ts';
 

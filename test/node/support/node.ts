@@ -13,9 +13,14 @@ import { createLabIdentity } from '../../../lab/fakes/identity.ts';
 import { renderKubeconfig } from '../../cluster/support/kubeconfig.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { startAzure, type Azure } from './azure.ts';
-import { eventuallyByProcess } from './eventually-by-process.ts';
 import type { NodeSystem } from './node-system.ts';
-import { openMachine, runProcess, type Machine, type RunOptions } from './machine.ts';
+import {
+  eventuallyByProcess,
+  openMachine,
+  runProcess,
+  type Machine,
+  type RunOptions,
+} from './machine.ts';
 import { createClusterPki } from './pki.ts';
 
 export interface NodeOptions {

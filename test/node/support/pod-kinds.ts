@@ -1,5 +1,6 @@
 /** Every kind of pod, and the token that it gets in each mode. */
 import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
 import {
   askFrom,
   clientContainer,
@@ -8,7 +9,7 @@ import {
   untilPodsReady,
   type ClientPod,
 } from './client-pods.ts';
-import { eventuallyByProcess } from './eventually-by-process.ts';
+import { eventuallyByProcess } from './machine.ts';
 import { productImage } from './images.ts';
 import type { TestNode } from './node.ts';
 
@@ -156,4 +157,37 @@ export async function assertEarlyPods(node: TestNode): Promise<void> {
   }
   const demo = await node.kubectl(['logs', 'deployment/demo']);
   assert.match(demo, /successfully acquired /, demo);
+}
+
+const podNetwork = '/etc/cni/net.d/10-pod-network.conflist';
+/** Where the plugin has a file for each address that a pod has. */
+const takenAddresses = '/var/lib/cni/networks/pod-network';
+
+/** Each pod gets its own token, or none, from its first request on. */
+export async function assertReusedAddress(node: TestNode): Promise<void> {
+  const taken = new Set(await readdir(node.machine.path(takenAddresses)));
+  const all = Array.from({ length: 100 }, (_, at) => `10.244.0.${150 + at}`);
+  const reusedIp = all.find((ip) => !taken.has(ip)) ?? '';
+  const wide = await readFile(node.machine.path(podNetwork), 'utf8');
+  const narrow = `"rangeStart": "${reusedIp}", "rangeEnd": "${reusedIp}", "subnet"`;
+  node.machine.write(podNetwork, wide.replace('"subnet"', narrow));
+  try {
+    for (const [at, owner] of ['app', 'two', '', 'app', 'two'].entries()) {
+      const name = `reuse-${at}`;
+      const wish = { name, labels: owner === '' ? {} : bound(owner) };
+      await node.apply(clientPod({ ...wish, args: ['ask-and-idle'] }));
+      await untilPodsReady(node, name);
+      const ip = ['get', 'pod', name, '--output=jsonpath={.status.podIP}'];
+      assert.equal(await node.kubectl(ip), reusedIp);
+      await assertGets(node, name, owner === '' ? '400' : owner);
+      const first = await node.kubectl(['logs', name]);
+      const identity = /"identity":"(\w+)"/.exec(first)?.[1] ?? '';
+      assert.ok(identity === owner || identity === '', `pod ${name} first got ${first}`);
+      // Half of the pods are deleted from the API server before they end on the node.
+      const force = at % 2 === 0 ? [] : ['--grace-period=0', '--force'];
+      await node.kubectl(['delete', 'pod', name, ...force]);
+    }
+  } finally {
+    node.machine.write(podNetwork, wide);
+  }
 }
