@@ -14,12 +14,10 @@ import type {
   Pod,
 } from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
-import { systemClock } from '../../src/base/time/clock.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../src/nmi/kube/api/kube-error.ts';
 import { createOwnAccount } from '../../src/nmi/kube/accounts/own-account.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
-import { openBindingNetwork } from '../../src/nmi/sources/entra/identity-binding.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { keptLog, MapStore, quick } from '../unit/nmi/kube/kube-test-bed.ts';
 import type { BoundObject, Cluster } from './support/cluster.ts';
@@ -141,15 +139,6 @@ describeOnEveryVersion("the agent's Kubernetes client", (cluster) => {
     assert.deepEqual(watches.unsynced(), []);
   });
 
-  it('signs in with a client certificate too', async () => {
-    await using client = await openKubeClient({
-      kubeconfigPath: cluster().adminKubeconfig,
-      userAgent: 'nmi-test/1',
-    });
-    const account = createOwnAccount({ client });
-    assert.deepEqual(await account.get(), { kind: 'no_service_account', username: 'admin' });
-  });
-
   it('signs in with a plugin’s credentials, and runs the plugin again once they are refused', async () => {
     const { url, caPem, adminAccess, folder } = cluster();
     const said = join(folder, 'exec-credential.json');
@@ -224,26 +213,11 @@ describeOnEveryVersion("the agent's Kubernetes client", (cluster) => {
     });
   });
 
-  it('gets no token of another account before it has permission', async () => {
-    await cluster().createNamespace('tokens');
-    await using client = await openAgentClient(cluster());
-    const serviceAccount = { namespace: 'tokens', name: 'default' };
-    const request = { serviceAccount, audience, expirationSeconds: 3600 };
-    const refused = await requestServiceAccountToken(client, request);
-    assert.equal(refused.kind, 'forbidden');
-    assert.match(
-      refused.kind === 'forbidden' ? refused.said : '',
-      /cannot create resource "serviceaccounts\/token"/,
-    );
-    await cluster().applyOverHttp(mayMakeTokens);
-    await eventually(async () => {
-      assert.equal((await requestServiceAccountToken(client, request)).kind, 'ok');
-    });
-  });
-
   it('gets tokens bound to a pod, which verify with the published keys', async () => {
     const { admin, issuer } = cluster();
     const namespace = 'tokens';
+    await cluster().createNamespace(namespace);
+    await cluster().applyOverHttp(mayMakeTokens);
     const pod = { namespace, name: 'app', node: 'node-a', ip: '10.1.0.20' };
     const { metadata } = await runPod(admin, { ...pod, serviceAccountName: 'default' });
     const boundTo = { name: 'app', uid: metadata.uid };
@@ -254,8 +228,12 @@ describeOnEveryVersion("the agent's Kubernetes client", (cluster) => {
       expirationSeconds: 3600,
       boundTo,
     };
-    const made = await requestServiceAccountToken(client, request);
-    assert.ok(made.kind === 'ok');
+    // Rights apply a moment after they are stored.
+    const made = await eventually(async () => {
+      const answer = await requestServiceAccountToken(client, request);
+      assert.ok(answer.kind === 'ok');
+      return answer;
+    });
     const { claims } = verifyToken(made.token, await cluster().jwks());
     assert.equal(claims['iss'], issuer);
     assert.equal(claims['sub'], 'system:serviceaccount:tokens:default');
@@ -276,21 +254,5 @@ describeOnEveryVersion("the agent's Kubernetes client", (cluster) => {
     assert.equal(await kinds({ serviceAccount: { namespace, name: 'second' } }), 'pod_replaced');
     const short = { ...request, expirationSeconds: 599, boundTo: undefined };
     assert.equal((await requestServiceAccountToken(client, short)).kind, 'refused');
-  });
-
-  it('sends no token by an identity binding to a server that is not of AKS', async () => {
-    await using client = await openAgentClient(cluster());
-    for (const [clusterId, says] of [
-      ['', /its certificate names no cluster of AKS, and --aks-cluster-id is not set$/],
-      [
-        'c1',
-        /the API server as a\w{52}\.ests\.aks is not trusted \(ERR_TLS_CERT_ALTNAME_INVALID\)$/,
-      ],
-    ] as const) {
-      const options = { client, clusterId, timeoutMs: 5_000, userAgent: 'nmi-test/1' };
-      await using network = openBindingNetwork({ ...options, clock: systemClock });
-      const url = 'https://login.example/t/oauth2/v2.0/token';
-      await assert.rejects(network.postForm(url, 'a=b', {}, AbortSignal.timeout(10_000)), says);
-    }
   });
 });

@@ -67,45 +67,34 @@ function podOf({ label, context = dropped, image = 'app', spec = {} }: PodWish):
 }
 
 const restarting = { restartPolicy: 'OnFailure' };
-const selected = { selector: { matchLabels: { app: 'app' } } };
+const templateIn =
+  (place: string, more: object = {}) =>
+  (wish: PodWish): Workload => [
+    place,
+    { spec: { selector: { matchLabels: { app: 'app' } }, ...more, template: templateOf(wish) } },
+  ];
 
 /** Path below the namespace, and an object around a pod's template. */
-const workloads: Readonly<Record<string, (wish: PodWish) => readonly [string, object]>> = {
+type Workload = readonly [place: string, object: object];
+
+const workloads: Readonly<Record<string, (wish: PodWish) => Workload>> = {
   'a Pod': (wish) => ['/api/v1 pods', podOf(wish)],
-  'a ReplicationController': (wish) => [
-    '/api/v1 replicationcontrollers',
-    { spec: { selector: { app: 'app' }, template: templateOf(wish) } },
-  ],
-  'a Deployment': (wish) => [
-    '/apis/apps/v1 deployments',
-    { spec: { ...selected, template: templateOf(wish) } },
-  ],
-  'a ReplicaSet': (wish) => [
-    '/apis/apps/v1 replicasets',
-    { spec: { ...selected, template: templateOf(wish) } },
-  ],
-  'a StatefulSet': (wish) => [
-    '/apis/apps/v1 statefulsets',
-    { spec: { ...selected, serviceName: 'app', template: templateOf(wish) } },
-  ],
-  'a DaemonSet': (wish) => [
-    '/apis/apps/v1 daemonsets',
-    { spec: { ...selected, template: templateOf(wish) } },
-  ],
+  'a ReplicationController': templateIn('/api/v1 replicationcontrollers', {
+    selector: { app: 'app' },
+  }),
+  'a Deployment': templateIn('/apis/apps/v1 deployments'),
+  'a ReplicaSet': templateIn('/apis/apps/v1 replicasets'),
+  'a StatefulSet': templateIn('/apis/apps/v1 statefulsets', { serviceName: 'app' }),
+  'a DaemonSet': templateIn('/apis/apps/v1 daemonsets'),
   'a ControllerRevision': (wish) => [
     '/apis/apps/v1 controllerrevisions',
     { revision: 1, data: { spec: { template: templateOf(wish) } } },
   ],
   'a Job': (wish) => ['/apis/batch/v1 jobs', { spec: { template: templateOf(wish, restarting) } }],
-  'a CronJob': (wish) => [
-    '/apis/batch/v1 cronjobs',
-    {
-      spec: {
-        schedule: '0 0 * * *',
-        jobTemplate: { spec: { template: templateOf(wish, restarting) } },
-      },
-    },
-  ],
+  'a CronJob': (wish) => {
+    const jobTemplate = { spec: { template: templateOf(wish, restarting) } };
+    return ['/apis/batch/v1 cronjobs', { spec: { schedule: '0 0 * * *', jobTemplate } }];
+  },
 };
 
 function templateOf(wish: PodWish, more: object = {}): object {
@@ -182,21 +171,18 @@ describeOnEveryVersion('the admission policies', (cluster) => {
       }, 30_000),
     );
 
+    const capabilities = (drop: string, ...add: readonly string[]): PodWish => ({
+      context: { capabilities: { drop: [drop], add } },
+    });
     const offenders: Readonly<Record<string, PodWish>> = {
       'without a security context': { context: {} },
-      'with another drop': { context: { capabilities: { drop: ['NET_ADMIN'] } } },
-      'with a drop that only some runtimes understand': {
-        context: { capabilities: { drop: ['CAP_NET_RAW'] } },
-      },
-      'with NET_RAW added back': { context: { capabilities: { drop: ['ALL'], add: ['NET_RAW'] } } },
-      'with it by its long name': {
-        context: { capabilities: { drop: ['ALL'], add: ['cap_net_raw'] } },
-      },
-      'with everything added back': { context: { capabilities: { drop: ['ALL'], add: ['all'] } } },
+      'with another drop': capabilities('NET_ADMIN'),
+      'with a drop that only some runtimes understand': capabilities('CAP_NET_RAW'),
+      'with NET_RAW added back': capabilities('ALL', 'NET_RAW'),
+      'with it by its long name': capabilities('ALL', 'cap_net_raw'),
+      'with everything added back': capabilities('ALL', 'all'),
       'that is privileged': { context: { privileged: true, ...dropped } },
-      'whose init container has them': {
-        spec: { initContainers: [{ name: 'init', image: 'init' }] },
-      },
+      'whose init container has them': { spec: { initContainers: [{ name: 'i', image: 'i' }] } },
     };
     for (const [what, wish] of Object.entries(offenders)) {
       it(`refuse a pod ${what}, if it has the label`, async () => {
@@ -221,8 +207,8 @@ describeOnEveryVersion('the admission policies', (cluster) => {
 
     for (const drop of ['ALL', 'all', 'NET_RAW', 'net_raw']) {
       it(`accept a drop of ${drop}`, async () => {
-        const context = { capabilities: { drop: [drop], add: ['NET_BIND_SERVICE'] } };
-        assert.equal((await createPod({ label: 'checkout', context })).status, 201);
+        const wish = capabilities(drop, 'NET_BIND_SERVICE');
+        assert.equal((await createPod({ label: 'checkout', ...wish })).status, 201);
       });
     }
 

@@ -99,7 +99,7 @@ describeOnEveryVersion('the watches of a node', (cluster) => {
     });
     await cluster().copy(`aadpodidentity.k8s.io/${plural}`, 'faults', 'demo', many);
     const path = `/apis/aadpodidentity.k8s.io/v1/${plural}`;
-    const list = await admin().expect('GET', path);
+    const list = await eventually(() => admin().expect('GET', path), 30_000);
     const plainBytes = JSON.stringify(list).length;
     await using node = await openNode();
     assert.equal(node.grants.stats.bindings, 1_500);

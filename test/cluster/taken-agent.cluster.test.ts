@@ -110,6 +110,8 @@ describeOnEveryVersion('a taken agent', (cluster) => {
   const podsOn = (selector: string): string =>
     `/api/v1/pods?fieldSelector=${encodeURIComponent(selector)}`;
 
+  const get = (what: string, path: string): Attempt => ({ what, method: 'GET', path });
+
   const tokenOf = (
     what: string,
     pod: string | undefined,
@@ -162,14 +164,10 @@ describeOnEveryVersion('a taken agent', (cluster) => {
   });
 
   const attempts = (): readonly Attempt[] => [
-    { what: 'list the pods of its node', method: 'GET', path: podsOn('spec.nodeName=node-a') },
-    { what: 'list the pods of another node', method: 'GET', path: podsOn('spec.nodeName=node-b') },
-    { what: 'list all pods', method: 'GET', path: '/api/v1/pods' },
-    {
-      what: 'get a pod of another node',
-      method: 'GET',
-      path: '/api/v1/namespaces/shop/pods/other',
-    },
+    get('list the pods of its node', podsOn('spec.nodeName=node-a')),
+    get('list the pods of another node', podsOn('spec.nodeName=node-b')),
+    get('list all pods', '/api/v1/pods'),
+    get('get a pod of another node', '/api/v1/namespaces/shop/pods/other'),
     {
       what: 'delete a pod of its node',
       method: 'DELETE',
@@ -192,17 +190,9 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     tokenOf('a token for the API server of a pod that mounts one, for 136 years', 'mounts', [], {
       expirationSeconds: longest,
     }),
-    {
-      what: 'read a Secret in a listed namespace',
-      method: 'GET',
-      path: '/api/v1/namespaces/shop/secrets/app',
-    },
-    {
-      what: 'read a Secret elsewhere',
-      method: 'GET',
-      path: '/api/v1/namespaces/office/secrets/app',
-    },
-    { what: 'list Secrets', method: 'GET', path: '/api/v1/namespaces/shop/secrets' },
+    get('read a Secret in a listed namespace', '/api/v1/namespaces/shop/secrets/app'),
+    get('read a Secret elsewhere', '/api/v1/namespaces/office/secrets/app'),
+    get('list Secrets', '/api/v1/namespaces/shop/secrets'),
     event('write an Event of 1 kB about any pod, in the name of the agent of its node'),
     event('write one about any AzureIdentity', {
       type: 'Normal',
@@ -232,8 +222,8 @@ describeOnEveryVersion('a taken agent', (cluster) => {
       metadata: managedBy('test', { 'f:metadata': { 'f:labels': { [`f:${large}`]: {} } } }),
     }),
     event('write one of 200 kB in the second object', { related: { ...aboutPod, uid: large } }),
-    { what: 'read another node', method: 'GET', path: '/api/v1/nodes/node-b' },
-    { what: 'read its node', method: 'GET', path: '/api/v1/nodes/node-a' },
+    get('read another node', '/api/v1/nodes/node-b'),
+    get('read its node', '/api/v1/nodes/node-a'),
     patch('take the startup taint off its node', 'node-a', { spec: { taints: [notReady] } }),
     patch('take it off another node', 'node-b', { spec: { taints: [notReady] } }),
     patch('take another taint off its node', 'node-a', { spec: { taints: [taint] } }),
