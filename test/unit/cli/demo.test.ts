@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { demo, isPassing, pauseMs } from '../../../src/cli/demo.ts';
+import { beside, record } from './recorded-io.ts';
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -21,27 +20,18 @@ async function run(
   stop = AbortSignal.abort(),
 ) {
   const seen: string[] = [];
-  const server = createServer((request, response) => {
-    seen.push(request.url ?? '');
-    answer(request, response);
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  let stdout = '';
-  let stderr = '';
-  const code = await demo(
-    { flags: { once: 'true', ...flags }, rest: [] },
-    {
-      environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: `http://127.0.0.1:${port}` },
-      stdout: (text) => (stdout += text),
-      stderr: (text) => (stderr += text),
-      stop,
+  const played = await beside(
+    (request, response) => {
+      seen.push(request.url ?? '');
+      answer(request, response);
     },
+    (port) =>
+      record((io) => demo({ flags: { once: 'true', ...flags }, rest: [] }, io), at(port), stop),
   );
-  server.closeAllConnections();
-  server.close();
-  return { code, stdout, stderr, seen };
+  return { ...played, seen };
 }
+
+const at = (port: number) => ({ AZURE_POD_IDENTITY_AUTHORITY_HOST: `http://127.0.0.1:${port}` });
 
 describe('nmi demo', () => {
   it('requests instance metadata and tokens, and prints no token', async () => {
@@ -161,45 +151,32 @@ describe('nmi demo', () => {
   });
 
   it('sends nothing outside a pod, unless it is forced to', async () => {
-    let stderr = '';
-    const io = {
-      environment: {},
-      stdout: () => undefined,
-      stderr: (text: string) => (stderr += text),
-      stop: AbortSignal.abort(),
-    };
-    assert.equal(await demo({ flags: { once: 'true' }, rest: [] }, io), 2);
-    assert.match(stderr, /this does not look like a pod, .*; --outside-pod runs it$/m);
-    const told = { period: 'soon', 'outside-pod': 'true' };
-    stderr = '';
-    assert.equal(await demo({ flags: told, rest: [] }, io), 2);
-    assert.match(stderr, /--period has the value "soon"/);
-    const inPod = { ...io, environment: { KUBERNETES_SERVICE_HOST: '10.0.0.1' } };
-    stderr = '';
-    assert.equal(await demo({ flags: { period: 'soon' }, rest: [] }, inPod), 2);
-    assert.match(stderr, /--period has the value "soon"/);
+    for (const [flags, environment, said] of [
+      [{ once: 'true' }, {}, /this does not look like a pod, .*; --outside-pod runs it$/m],
+      [{ period: 'soon', 'outside-pod': 'true' }, {}, /--period has the value "soon"/],
+      [
+        { period: 'soon' },
+        { KUBERNETES_SERVICE_HOST: '10.0.0.1' },
+        /--period has the value "soon"/,
+      ],
+    ] as const) {
+      const { code, stderr } = await record((io) => demo({ flags, rest: [] }, io), environment);
+      assert.equal(code, 2);
+      assert.match(stderr, said);
+    }
   });
 
   it('continues until it is stopped', async () => {
-    const server = createServer(giveToken).listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const { port } = server.address() as AddressInfo;
     const stop = new AbortController();
     let lines = 0;
-    const code = await demo(
-      { flags: { period: '10ms' }, rest: [] },
-      {
-        environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: `http://127.0.0.1:${port}` },
-        stdout: () => {
-          lines++;
-          if (lines === 4) stop.abort();
-        },
-        stderr: () => undefined,
-        stop: stop.signal,
-      },
-    );
-    server.closeAllConnections();
-    server.close();
+    const stdout = () => {
+      lines++;
+      if (lines === 4) stop.abort();
+    };
+    const code = await beside(giveToken, (port) => {
+      const io = { environment: at(port), stdout, stderr: () => undefined, stop: stop.signal };
+      return demo({ flags: { period: '10ms' }, rest: [] }, io);
+    });
     assert.deepEqual([code, lines], [0, 4], 'two rounds');
   });
 });

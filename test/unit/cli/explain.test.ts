@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer, type RequestListener } from 'node:http';
+import type { RequestListener } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -26,20 +25,15 @@ import {
   putSecret,
 } from '../../support/entra-agent.ts';
 import { identityA, identityB, idsOf } from '../../support/loopback-agent.ts';
+import { beside, record } from './recorded-io.ts';
 
 const vault = 'https://vault.azure.net';
 
-async function cli(args: readonly string[], socketPath = '') {
-  let [stdout, stderr] = ['', ''];
-  const environment = socketPath === '' ? {} : { NMI_EXPLAIN_SOCKET: socketPath };
-  const code = await runCli(['explain', ...args], {
-    environment,
-    stdout: (text) => (stdout += text),
-    stderr: (text) => (stderr += text),
-    stop: AbortSignal.abort(),
-  });
-  return { code, stdout, stderr };
-}
+const cli = (args: readonly string[], socketPath = '') =>
+  record(
+    (io) => runCli(['explain', ...args], io),
+    socketPath === '' ? {} : { NMI_EXPLAIN_SOCKET: socketPath },
+  );
 
 describe('nmi explain beside an agent', () => {
   let folder: string;
@@ -259,37 +253,33 @@ describe('nmi explain without an agent', () => {
     }
   });
 
-  it('prints no terminal control sequences in JSON', async (t) => {
+  it('prints no terminal control sequences in JSON', async () => {
     const path = join(folder, 'terminal.sock');
     // The one-byte control sequence introducer of ISO 6429, and the delete character.
     const problem = 'a\u009b2Jb\u007fc\u001b[2J\u2028';
     const explanation = { schema: explanationSchema, kind: 'no-pod', problem };
-    const server = createServer((_request, response) => response.end(JSON.stringify(explanation)));
-    await new Promise<void>((resolve) => server.listen({ path }, resolve));
-    t.after(() => server.close());
-    const { stdout } = await cli(['--pod=a/b', '--output=json'], path);
+    const { stdout } = await beside(
+      (_request, response) => response.end(JSON.stringify(explanation)),
+      () => cli(['--pod=a/b', '--output=json'], path),
+      path,
+    );
     assert.match(stdout, /^[\n\x20-\x7e]+$/);
     assert.deepEqual(JSON.parse(stdout), explanation);
   });
 
-  it('does not accept another program’s answer as an explanation', async (t) => {
+  it('does not accept another program’s answer as an explanation', async () => {
     const path = join(folder, 'other.sock');
-    const answer = { status: 200, body: '{"schema":99}' };
-    const server = createServer((_request, response) => {
-      response.writeHead(answer.status);
-      response.end(answer.body);
-    });
-    await new Promise<void>((resolve) => server.listen({ path }, resolve));
-    t.after(() => server.close());
     for (const [status, body, problem] of [
       [200, '{"schema":99}', /another version/],
       [200, 'no JSON', /another version/],
       [404, '{}', /status 404/],
       [500, '{"problem":"it failed"}', /it failed/],
     ] as const) {
-      answer.status = status;
-      answer.body = body;
-      const { code, stderr } = await cli([], path);
+      const { code, stderr } = await beside(
+        (_request, response) => response.writeHead(status).end(body),
+        () => cli([], path),
+        path,
+      );
       assert.equal(code, 1, body);
       assert.match(stderr, problem);
     }
@@ -307,15 +297,9 @@ async function askSocket(answer?: RequestListener) {
     stop: new AbortController().signal,
   };
   try {
-    if (answer === undefined) return { reply: await askAgent(io, 'verb', '/x'), stderr };
-    const server = createServer(answer).listen(path);
-    await once(server, 'listening');
-    try {
-      return { reply: await askAgent(io, 'verb', '/x?y'), stderr };
-    } finally {
-      server.closeAllConnections();
-      server.close();
-    }
+    const asking = () => askAgent(io, 'verb', '/x?y');
+    const reply = await (answer === undefined ? asking() : beside(answer, asking, path));
+    return { reply, stderr };
   } finally {
     await rm(folder, { recursive: true });
   }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer, type RequestListener } from 'node:http';
+import type { RequestListener } from 'node:http';
 import { type AddressInfo, createServer as createNetServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,26 +27,16 @@ import { openExplainServer } from '../../../src/nmi/explain/socket.ts';
 import { noRedirect } from '../../../src/redirect/none.ts';
 import type { Redirect, RedirectStatus } from '../../../src/redirect/redirect.ts';
 import { startNmi } from '../../process/agent-child.ts';
+import { beside, linesOf, record } from './recorded-io.ts';
 
 const cli = (...args: string[]) => cliIn({}, ...args);
 
-async function cliIn(environment: Readonly<Record<string, string>>, ...args: string[]) {
-  let stdout = '';
-  let stderr = '';
-  const code = await runCli(args, {
-    // No process listens there: a demo that starts must not reach the metadata service of this
-    // machine.
-    environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: 'http://127.0.0.1:1', ...environment },
-    stdout: (text) => {
-      stdout += text;
-    },
-    stderr: (text) => {
-      stderr += text;
-    },
-    stop: AbortSignal.abort(),
+/** No process listens there: a demo that starts must not reach the metadata service of this machine. */
+const cliIn = (environment: Readonly<Record<string, string>>, ...args: string[]) =>
+  record((io) => runCli(args, io), {
+    AZURE_POD_IDENTITY_AUTHORITY_HOST: 'http://127.0.0.1:1',
+    ...environment,
   });
-  return { code, stdout, stderr };
-}
 
 describe('the command line', () => {
   it('reports all problems of an old-style start together and exits 2', async () => {
@@ -58,17 +48,9 @@ describe('the command line', () => {
     assert.equal(stdout, '');
     const lines = stderr.trim().split('\n');
     assert.equal(lines.length, 5);
-    for (const flag of [
-      '--operation-mode',
-      '--nmi-port',
-      'unknown flag --bogus;',
-      '--http-probe-port',
-      '--node',
-    ]) {
-      assert.ok(
-        lines.some((line) => line.startsWith(`nmi: ${flag} `)),
-        flag,
-      );
+    const flags = ['--operation-mode', '--nmi-port', '--http-probe-port', '--node'];
+    for (const flag of [...flags, 'unknown flag --bogus;']) {
+      assert.equal(lines.filter((line) => line.startsWith(`nmi: ${flag} `)).length, 1, flag);
     }
   });
 
@@ -143,13 +125,19 @@ describe('the command line', () => {
   });
 
   it('refuses stray args', async () => {
-    assert.equal((await cli('rnu')).code, 2);
-    assert.match((await cli('lab')).stderr, /^nmi: unknown verb or word "lab"; see nmi --help\n$/);
-    assert.equal((await cli('redirect')).code, 2);
-    assert.match((await cli('redirect', 'explode')).stderr, /unknown action "explode"; known are /);
-    assert.equal((await cli('redirect', 'verify', 'now')).code, 2);
-    assert.equal((await cli('explain', 'default/app')).code, 2);
-    assert.equal((await cli('demo', '--nope')).code, 2);
+    for (const [words, said] of [
+      ['rnu', /^nmi: unknown verb or word "rnu"/],
+      ['lab', /^nmi: unknown verb or word "lab"; see nmi --help\n$/],
+      ['redirect', /^nmi/],
+      ['redirect explode', /unknown action "explode"; known are /],
+      ['redirect verify now', /^nmi/],
+      ['explain default/app', /^nmi/],
+      ['demo --nope', /^nmi/],
+    ] as const) {
+      const { code, stderr } = await cli(...words.split(' '));
+      assert.equal(code, 2, words);
+      assert.match(stderr, said);
+    }
   });
 
   it('refuses a flag that takes a value and has none', async () => {
@@ -377,14 +365,9 @@ describe('the table of verbs', () => {
       ['demo', [], /does not look like a pod/],
       ['explain', [], /--output has the value "nope"/],
     ] as const) {
-      let stderr = '';
-      const io = {
-        environment: {},
-        stdout: () => undefined,
-        stderr: (text: string) => (stderr += text),
-        stop: AbortSignal.abort(),
-      };
-      const code = await verbs[name]?.start({ flags: { output: 'nope' }, rest: words }, io);
+      const { code, stderr } = await record(
+        (io) => verbs[name]?.start({ flags: { output: 'nope' }, rest: words }, io) ?? 0,
+      );
       assert.equal(code, 2, name);
       assert.match(stderr, expected);
     }
@@ -431,23 +414,12 @@ describe('the table of verbs', () => {
   });
 });
 
-async function start(flags: Readonly<Record<string, string>>, stop = AbortSignal.abort()) {
-  let stdout = '';
-  let stderr = '';
-  const code = await run(
-    { node: 'n', redirect: 'none', 'http-probe-port': '0', 'prometheus-port': '0', ...flags },
-    {
-      environment: { NMI_EXPLAIN_SOCKET: 'off' },
-      stdout: (text) => (stdout += text),
-      stderr: (text) => (stderr += text),
-      stop,
-    },
-  );
-  const lines = stdout
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Record<string, unknown>);
-  return { code, lines, stderr };
+const ofNode = { node: 'n', redirect: 'none', 'http-probe-port': '0', 'prometheus-port': '0' };
+
+async function start(flags: Readonly<Record<string, string>>, stop?: AbortSignal) {
+  const off = { NMI_EXPLAIN_SOCKET: 'off' };
+  const { stdout, ...rest } = await record((io) => run({ ...ofNode, ...flags }, io), off, stop);
+  return { ...rest, lines: linesOf(stdout) };
 }
 
 /** An API server, and flags of an agent that uses it. */
@@ -550,16 +522,7 @@ before(async () => {
 });
 after(() => rm(folder, { recursive: true, force: true }));
 
-async function runReady(NMI_EXPLAIN_SOCKET: string) {
-  let [stdout, stderr] = ['', ''];
-  const code = await ready({
-    environment: { NMI_EXPLAIN_SOCKET },
-    stdout: (text) => (stdout += text),
-    stderr: (text) => (stderr += text),
-    stop: AbortSignal.abort(),
-  });
-  return { code, stdout, stderr };
-}
+const runReady = (NMI_EXPLAIN_SOCKET: string) => record(ready, { NMI_EXPLAIN_SOCKET });
 
 describe('nmi ready', () => {
   it('reports what the agent in the same container lacks, until nothing is missing', async () => {
@@ -588,23 +551,11 @@ describe('nmi ready', () => {
   });
 });
 
-async function record(act: (io: Io) => number | Promise<number>, stop = AbortSignal.abort()) {
-  let stdout = '';
-  let stderr = '';
-  const code = await act({
-    environment: {},
-    stdout: (text) => (stdout += text),
-    stderr: (text) => (stderr += text),
-    stop,
-  });
-  return { code, stdout, stderr };
-}
-
 const runRedirect = (
   rest: readonly string[],
   flags: Readonly<Record<string, string>> = {},
   stop?: AbortSignal,
-) => record((io) => redirect({ rest, flags: { redirect: 'none', ...flags } }, io), stop);
+) => record((io) => redirect({ rest, flags: { redirect: 'none', ...flags } }, io), {}, stop);
 
 describe('nmi redirect', () => {
   it('ends with 2 on wrong usage, and names what is allowed', async () => {
@@ -697,23 +648,10 @@ describe('nmi redirect', () => {
   });
 });
 
-async function startConditions(
-  flags: Readonly<Record<string, string>>,
-  stop = AbortSignal.abort(),
-) {
-  let stdout = '';
-  let stderr = '';
-  const code = await conditions(
-    { 'http-probe-port': '0', 'prometheus-port': '0', ...flags },
-    {
-      environment: {},
-      stdout: (text) => (stdout += text),
-      stderr: (text) => (stderr += text),
-      stop,
-    },
-  );
-  const lines = stdout.split('\n').filter((line) => line !== '');
-  return { code, stderr, lines: lines.map((line) => JSON.parse(line) as Record<string, unknown>) };
+async function startConditions(flags: Readonly<Record<string, string>>, stop?: AbortSignal) {
+  const all = { 'http-probe-port': '0', 'prometheus-port': '0', ...flags };
+  const { stdout, ...rest } = await record((io) => conditions(all, io), {}, stop);
+  return { ...rest, lines: linesOf(stdout) };
 }
 
 describe('nmi conditions', () => {
@@ -770,21 +708,13 @@ describe('nmi conditions', () => {
   });
 });
 
-async function get(
-  answer: RequestListener,
-  bounds: { timeoutMs?: number; maxBodyBytes?: number } = {},
-) {
-  const server = createServer(answer).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  try {
-    const { timeoutMs = 5_000, maxBodyBytes = 10 } = bounds;
-    return await httpGet({ host: '127.0.0.1', port, path: '/x' }, { timeoutMs, maxBodyBytes });
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
-}
+const get = (answer: RequestListener, bounds: { timeoutMs?: number; maxBodyBytes?: number } = {}) =>
+  beside(answer, (port) =>
+    httpGet(
+      { host: '127.0.0.1', port, path: '/x' },
+      { timeoutMs: 5_000, maxBodyBytes: 10, ...bounds },
+    ),
+  );
 
 describe('one GET with a short answer', () => {
   it('has status, headers and body', async () => {
@@ -814,17 +744,8 @@ describe('one GET with a short answer', () => {
   });
 });
 
-async function ask(answer: RequestListener): Promise<MetadataReply> {
-  const server = createServer(answer).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  try {
-    return await getJson(`http://127.0.0.1:${port}/metadata/x?a=b`);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
-}
+const ask = (answer: RequestListener): Promise<MetadataReply> =>
+  beside(answer, (port) => getJson(`http://127.0.0.1:${port}/metadata/x?a=b`));
 
 describe('a GET on the metadata service', () => {
   it('goes to the path with the header that the service requires', async () => {
