@@ -2,6 +2,7 @@
  * The agent as a separate process, on loopback, with fakes around it and all of its secrets known
  * to the test. It is controlled through `child-hook.ts`.
  */
+import assert from 'node:assert/strict';
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -11,56 +12,35 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { openFakeEntra } from '../../../../lab/fakes/entra/fake-entra.ts';
-import { openFakeImds, type FakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
+import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
+import { eventually } from '../../../../lab/test-bed/eventually.ts';
 import { certify, serveIdentityBindings } from '../../../../lab/test-bed/services.ts';
-import { openLoopbackPod, type PodClient } from '../../../../lab/pods/pod-client.ts';
+import { openLoopbackPod } from '../../../../lab/pods/pod-client.ts';
 import { populate, type EntraTestBed } from '../../../support/entra-agent.ts';
 import { identityA } from '../../../support/loopback-agent.ts';
 import { twoFreePorts } from '../../../../lab/fabric/free-ports.ts';
 import { sourceEnvironment } from '../../../support/source-environment.ts';
 import { Canaries, createCanary } from './canaries.ts';
-import { done, sentFileVariable, type Command } from './child-hook.ts';
+import { done, sentFileVariable, type Command, type Crash } from './child-hook.ts';
 import { HeapSnapshot } from './heap-snapshot.ts';
-import { openPasswordProxy, type PasswordProxy } from './password-proxy.ts';
+import { openPasswordProxy } from './password-proxy.ts';
 
-export interface CanaryAgent extends EntraTestBed, AsyncDisposable {
-  readonly imds: FakeImds;
-  readonly proxy: PasswordProxy;
-  readonly pod: PodClient;
-  /** The secrets to search for; the password of the proxy is registered from the start. */
-  readonly canaries: Canaries;
-  /** Standard output and error since the last call. */
-  takePrinted(): string;
-  /** A page of the probe port. */
-  page(path: string): Promise<{ readonly status: number; readonly text: string }>;
-  /** The answer of `nmi explain`; the query is in the format of its socket. */
-  explain(query: string): Promise<string>;
-  /** Moves both clocks of the agent forward, and those of the fakes. */
-  pass(ms: number): Promise<void>;
-  /** Forms that were sent to Entra ID, oldest first. */
-  sent(): Promise<readonly URLSearchParams[]>;
-  /** Canaries in its heap now, each with a path to it. */
-  findInHeap(): Promise<ReadonlyMap<string, string>>;
-  /** Canaries in its buffers now. */
-  findInBuffers(): Promise<readonly string[]>;
-  /** Arms a crash for the next request to Entra ID. */
-  armCrash(how: 'exception' | 'rejection'): Promise<void>;
-  /** Its exit code, or the signal that ended it. */
-  readonly exited: Promise<number | NodeJS.Signals>;
-}
+export type CanaryAgent = Awaited<ReturnType<typeof openCanaryAgent>>;
 
 export const proxyPassword = 'the password of the proxy';
 export const assigned = createLabIdentity('assigned');
 const podIp = '127.0.0.11';
+const proxyVariables = ['HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY'].flatMap((name) => [
+  name,
+  name.toLowerCase(),
+]);
 
 const main = join(import.meta.dirname, '../../../../src/main.ts');
 const hook = join(import.meta.dirname, 'child-hook.ts');
 
-export async function openCanaryAgent(
-  prepare: (testBed: EntraTestBed) => Promise<void>,
-): Promise<CanaryAgent> {
+export async function openCanaryAgent(prepare: (testBed: EntraTestBed) => Promise<void>) {
   await using opening = new AsyncDisposableStack();
   let aheadMs = 0;
   const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
@@ -89,17 +69,12 @@ export async function openCanaryAgent(
 
   const folder = await mkdtemp(join(tmpdir(), 'nmi-canary-'));
   opening.defer(() => rm(folder, { recursive: true, force: true }));
-  const inFolder = (name: string) => join(folder, name);
-  const [kubeconfig, ca] = [inFolder('kubeconfig'), inFolder('ca.pem')];
-  const [sentFile, heapFile, bufferFile] = [
-    inFolder('sent'),
-    inFolder('heap'),
-    inFolder('buffers'),
-  ];
+  const names = ['kubeconfig', 'ca.pem', 'sent', 'heap', 'buffers', 'explain.sock'];
+  const [kubeconfig = '', ca = '', sentFile = '', heapFile = '', bufferFile = '', explain = ''] =
+    names.map((name) => join(folder, name));
   await writeFile(kubeconfig, kube.kubeconfig());
   await writeFile(ca, authority.certificatePem);
   await writeFile(sentFile, '');
-  const explainSocket = inFolder('explain.sock');
   const [listenPort, probePort] = await twoFreePorts();
   const child = fork(
     main,
@@ -117,14 +92,9 @@ export async function openCanaryAgent(
       env: {
         ...sourceEnvironment,
         KUBECONFIG: kubeconfig,
-        NMI_EXPLAIN_SOCKET: explainSocket,
+        NMI_EXPLAIN_SOCKET: explain,
         // Every variable name that an HTTP client could use for a proxy.
-        HTTPS_PROXY: proxy.url,
-        HTTP_PROXY: proxy.url,
-        ALL_PROXY: proxy.url,
-        https_proxy: proxy.url,
-        http_proxy: proxy.url,
-        all_proxy: proxy.url,
+        ...Object.fromEntries(proxyVariables.map((name) => [name, proxy.url])),
         [sentFileVariable]: sentFile,
       },
     },
@@ -154,36 +124,46 @@ export async function openCanaryAgent(
     imds,
     proxy,
     pod,
+    /** The secrets to search for; the password of the proxy is registered from the start. */
     canaries,
+    /** A page of the probe port. */
     page,
+    /** Its exit code, or the signal that ended it. */
     exited,
+    /** Standard output and error since the last call. */
     takePrinted: () => {
       const taken = printed;
       printed = '';
       return taken;
     },
-    pass: (ms) => {
+    /** Moves both clocks of the agent forward, and those of the fakes. */
+    pass: (ms: number) => {
       aheadMs += ms;
       return send(child, { kind: 'pass', ms });
     },
+    /** Forms that were sent to Entra ID, oldest first. */
     sent: async () => {
       const lines = (await readFile(sentFile, 'utf8')).split('\n').filter((line) => line !== '');
       return lines.map((line) => new URLSearchParams(line));
     },
+    /** Canaries in its heap now, each with a path to it. */
     findInHeap: async () => {
       await send(child, { kind: 'snapshot', path: heapFile });
       return new HeapSnapshot(heapFile).find((found) => canaries.in(found));
     },
+    /** Canaries in its buffers now. */
     findInBuffers: async () => {
       await send(child, { kind: 'buffers', path: bufferFile });
       return canaries.in(await readFile(bufferFile, 'latin1'));
     },
-    explain: async (query) => {
-      const asked = get({ socketPath: explainSocket, path: `/explain?${query}` });
+    /** The answer of `nmi explain`; the query is in the format of its socket. */
+    explain: async (query: string) => {
+      const asked = get({ socketPath: explain, path: `/explain?${query}` });
       const [response] = (await once(asked, 'response')) as [IncomingMessage];
       return text(response);
     },
-    armCrash: (how) => send(child, { kind: 'crash', how }),
+    /** Arms a crash for the next request to Entra ID. */
+    armCrash: (how: Crash) => send(child, { kind: 'crash', how }),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
@@ -194,23 +174,20 @@ async function send(child: ChildProcess, command: Command): Promise<void> {
   if (answer !== done) throw new Error('the agent did something else');
 }
 
-/** For a busy machine. */
-const startMs = 60_000;
-
 async function untilReady(
-  page: CanaryAgent['page'],
+  page: (path: string) => Promise<{ readonly status: number }>,
   exited: Promise<unknown>,
   printed: () => string,
 ): Promise<void> {
   let hasEnded = false;
   void exited.then(() => (hasEnded = true));
-  const deadlineMs = performance.now() + startMs;
-  for (;;) {
-    const answer = await page('readyz').catch(() => undefined);
-    if (answer?.status === 200) return;
-    if (hasEnded || performance.now() > deadlineMs) {
-      throw new Error(`the agent did not become ready: ${printed()}`);
-    }
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  await eventually(
+    async () => {
+      if (hasEnded) return;
+      assert.equal((await page('readyz')).status, 200, `the agent is not ready: ${printed()}`);
+    },
+    // For a busy machine.
+    60_000,
+  );
+  if (hasEnded) throw new Error(`the agent ended: ${printed()}`);
 }

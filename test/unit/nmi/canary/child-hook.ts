@@ -9,6 +9,12 @@ import { writeHeapSnapshot } from 'node:v8';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { tuning } from '../../../../src/nmi/config/tuning.ts';
 
+/**
+ * `exception`: the next request to Entra ID throws an error that contains its form. `rejection`: the request leaves an
+ * unhandled rejection with the form as its reason.
+ */
+export type Crash = 'exception' | 'rejection';
+
 export type Command =
   | { readonly kind: 'snapshot'; readonly path: string }
   /**
@@ -19,11 +25,7 @@ export type Command =
   | { readonly kind: 'buffers'; readonly path: string }
   /** Both clocks move ahead by `ms`, and everything due by then runs. */
   | { readonly kind: 'pass'; readonly ms: number }
-  /**
-   * `exception`: the next request to Entra ID throws an error that contains its form. `rejection`:
-   * the request leaves an unhandled rejection with the form as its reason.
-   */
-  | { readonly kind: 'crash'; readonly how: 'exception' | 'rejection' };
+  | { readonly kind: 'crash'; readonly how: Crash };
 
 /** The answer to every command but a crash. */
 export const done = 'done';
@@ -40,7 +42,7 @@ interface Armed {
 const real = { ...systemClock };
 const armed = new Set<Armed>();
 let aheadMs = 0;
-let crash: 'exception' | 'rejection' | undefined;
+let crash: Crash | undefined;
 
 Object.assign(tuning, {
   lateObjectWaitMs: 100,
@@ -114,19 +116,10 @@ async function writeBuffers(path: string): Promise<void> {
 }
 
 async function obey(command: Command): Promise<void> {
-  switch (command.kind) {
-    case 'snapshot':
-      writeHeapSnapshot(command.path);
-      break;
-    case 'buffers':
-      await writeBuffers(command.path);
-      break;
-    case 'pass':
-      pass(command.ms);
-      break;
-    case 'crash':
-      crash = command.how;
-  }
+  if (command.kind === 'snapshot') writeHeapSnapshot(command.path);
+  else if (command.kind === 'buffers') await writeBuffers(command.path);
+  else if (command.kind === 'pass') pass(command.ms);
+  else crash = command.how;
   process.send?.(done);
 }
 

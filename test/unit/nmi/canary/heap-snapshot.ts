@@ -28,24 +28,19 @@ const maxSteps = 40;
 export class HeapSnapshot {
   readonly #raw: Raw;
   readonly #nodeSize: number;
-  readonly #edgeSize: number;
   /** Index of the first edge of each node; one more at the end. */
-  readonly #firstEdges: readonly number[];
-  #known: ReadonlyMap<number, Edge> | undefined;
+  readonly #firstEdges = [0];
+  #paths: ReadonlyMap<number, Edge> | undefined;
 
   constructor(path: string) {
     this.#raw = JSON.parse(readFileSync(path, 'utf8')) as Raw;
-    const { node_fields: nodeFields, edge_fields: edgeFields } = this.#raw.snapshot.meta;
-    this.#nodeSize = nodeFields.length;
-    this.#edgeSize = edgeFields.length;
-    const edgeCountAt = nodeFields.indexOf('edge_count');
-    const firstEdges = [0];
+    const { nodes, snapshot } = this.#raw;
+    const fields = snapshot.meta.node_fields;
+    this.#nodeSize = fields.length;
     let edges = 0;
-    for (let at = edgeCountAt; at < this.#raw.nodes.length; at += this.#nodeSize) {
-      edges += this.#raw.nodes[at] ?? 0;
-      firstEdges.push(edges);
+    for (let at = fields.indexOf('edge_count'); at < nodes.length; at += this.#nodeSize) {
+      this.#firstEdges.push((edges += nodes[at] ?? 0));
     }
-    this.#firstEdges = firstEdges;
   }
 
   /**
@@ -54,20 +49,16 @@ export class HeapSnapshot {
    * found.
    */
   find(look: (text: string) => readonly string[]): ReadonlyMap<string, string> {
-    const found = new Map<string, string>();
-    const named = new Map<number, readonly string[]>();
-    for (const [index, text] of this.#raw.strings.entries()) {
-      const names = look(text);
-      if (names.length > 0) named.set(index, names);
-      for (const name of names) found.set(name, 'the name of a property');
-    }
-    const count = this.#firstEdges.length - 1;
+    const { nodes, strings } = this.#raw;
+    const named = strings.map(look);
+    const found = new Map(named.flat().map((name) => [name, 'the name of a property']));
     const places = new Map<string, number>();
-    for (let node = 0; node < count; node++) {
+    for (let node = 0; node < this.#firstEdges.length - 1; node++) {
       const isJoined = this.#typeOf(node) === 'concatenated string';
-      const index = this.#raw.nodes[node * this.#nodeSize + 1] ?? 0;
-      const names = isJoined ? look(this.#join(node)) : (named.get(index) ?? []);
-      for (const name of names) if (!places.has(name)) places.set(name, node);
+      const names = isJoined
+        ? look(this.#join(node))
+        : named[nodes[node * this.#nodeSize + 1] ?? 0];
+      for (const name of names ?? []) if (!places.has(name)) places.set(name, node);
     }
     for (const [name, node] of places) found.set(name, this.#pathTo(node));
     return found;
@@ -75,7 +66,7 @@ export class HeapSnapshot {
 
   /** From a root of the heap to the node, as one line. */
   #pathTo(node: number): string {
-    const from = this.#paths();
+    const from = (this.#paths ??= this.#findPaths());
     const steps: string[] = [];
     for (let at = node; at !== 0 && steps.length < maxSteps;) {
       const edge = from.get(at);
@@ -87,8 +78,7 @@ export class HeapSnapshot {
   }
 
   /** The edge that first reaches each node, breadth first, without weak edges. */
-  #paths(): ReadonlyMap<number, Edge> {
-    if (this.#known !== undefined) return this.#known;
+  #findPaths(): ReadonlyMap<number, Edge> {
     const from = new Map<number, Edge>();
     const queue = [0];
     for (let next = 0; next < queue.length; next++) {
@@ -98,7 +88,7 @@ export class HeapSnapshot {
         queue.push(edge.to);
       }
     }
-    return (this.#known = from);
+    return from;
   }
 
   *#edgesOf(node: number): Generator<Edge> {
@@ -106,12 +96,12 @@ export class HeapSnapshot {
     const types = snapshot.meta.edge_types[0] ?? [];
     const end = this.#firstEdges[node + 1] ?? 0;
     for (let edge = this.#firstEdges[node] ?? 0; edge < end; edge++) {
-      const at = edge * this.#edgeSize;
-      const type = types[edges[at] ?? 0] ?? '';
-      const nameOrIndex = edges[at + 1] ?? 0;
+      const at = edge * snapshot.meta.edge_fields.length;
+      const [typeAt = 0, nameOrIndex = 0, toAt = 0] = edges.slice(at, at + 3);
+      const type = types[typeAt] ?? '';
       const isIndex = type === 'element' || type === 'hidden';
       const label = isIndex ? String(nameOrIndex) : (strings[nameOrIndex] ?? '');
-      yield { from: node, to: (edges[at + 2] ?? 0) / this.#nodeSize, type, label };
+      yield { from: node, to: toAt / this.#nodeSize, type, label };
     }
   }
 
@@ -127,18 +117,17 @@ export class HeapSnapshot {
   #join(node: number): string {
     let text = '';
     const pending = [node];
-    while (pending.length > 0 && text.length < maxTextLength) {
-      const at = pending.pop() ?? 0;
-      if (this.#typeOf(at) !== 'concatenated string') {
-        if (this.#typeOf(at) !== 'sliced string') text += this.#nameOf(at);
-        continue;
+    for (let at = pending.pop(); at !== undefined; at = pending.pop()) {
+      const type = this.#typeOf(at);
+      if (text.length > maxTextLength) break;
+      if (type === 'concatenated string') {
+        const parts = [...this.#edgesOf(at)];
+        for (const half of ['second', 'first']) {
+          pending.push(...parts.filter(({ label }) => label === half).map(({ to }) => to));
+        }
+      } else if (type !== 'sliced string') {
+        text += this.#nameOf(at);
       }
-      let second = 0;
-      for (const { label, to } of this.#edgesOf(at)) {
-        if (label === 'second') second = to;
-      }
-      pending.push(second);
-      for (const { label, to } of this.#edgesOf(at)) if (label === 'first') pending.push(to);
     }
     return text;
   }
