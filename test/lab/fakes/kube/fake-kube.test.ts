@@ -136,7 +136,7 @@ describe('writes to the fake Kubernetes API', () => {
       [200, '/version', {}],
     ] as const) {
       const answer = await ask(fake, path, init);
-      const what = `${init.method ?? 'GET'} ${path} ${String(init.body)}`;
+      const what = `${path} ${JSON.stringify(init)}`;
       assert.equal(answer.status, status, what);
       if (status >= 400) assert.equal(answer.body.kind, 'Status', what);
     }
