@@ -97,11 +97,11 @@ export class HeapSnapshot {
     const end = this.#firstEdges[node + 1] ?? 0;
     for (let edge = this.#firstEdges[node] ?? 0; edge < end; edge++) {
       const at = edge * snapshot.meta.edge_fields.length;
-      const [typeAt = 0, nameOrIndex = 0, toAt = 0] = edges.slice(at, at + 3);
-      const type = types[typeAt] ?? '';
+      const type = types[edges[at] ?? 0] ?? '';
+      const nameOrIndex = edges[at + 1] ?? 0;
       const isIndex = type === 'element' || type === 'hidden';
       const label = isIndex ? String(nameOrIndex) : (strings[nameOrIndex] ?? '');
-      yield { from: node, to: toAt / this.#nodeSize, type, label };
+      yield { from: node, to: (edges[at + 2] ?? 0) / this.#nodeSize, type, label };
     }
   }
 
