@@ -18,8 +18,8 @@ import { absences } from '../src/nmi/kube/watch/watches.ts';
 import type { Absence } from '../src/nmi/kube/watch/reflector.ts';
 import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
 import { scenarios } from '../lab/scenarios/all.ts';
-import { clientTable } from '../test/clients/support/client-table.ts';
-import { faultRows } from '../test/deploy/monitoring/fault-alerts.ts';
+import { clientTable } from '../test/node/clients/support/client-table.ts';
+import { faultRows } from '../test/unit/deploy/monitoring/fault-alerts.ts';
 
 const root = join(import.meta.dirname, '..');
 

@@ -23,7 +23,7 @@ import { createServiceAccounts } from '../../src/nmi/kube/accounts/service-accou
 import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
-import { objectsOf, renderChart, type KubeObject } from '../deploy/chart-render.ts';
+import { objectsOf, renderChart, type KubeObject } from './chart/chart-render.ts';
 import { keptLog, MapStore, quick } from '../unit/nmi/kube/kube-test-bed.ts';
 import type { Api } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';

@@ -11,7 +11,7 @@ import { asRecord } from '../../src/base/json-value.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { createLogger } from '../../src/base/logger.ts';
 import { StartupTaint } from '../../src/nmi/admin/startup-taint.ts';
-import { objectsOf, renderChart } from '../deploy/chart-render.ts';
+import { objectsOf, renderChart } from './chart/chart-render.ts';
 import { provideHelm } from './support/binaries.ts';
 import { describeOnOwnServer } from './support/on-clusters.ts';
 import { runPod } from './support/pods.ts';

@@ -10,7 +10,7 @@ import { stringify } from 'yaml';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { renderEvent } from '../../src/nmi/kube/events/event.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
-import { objectsOf, renderChart } from '../deploy/chart-render.ts';
+import { objectsOf, renderChart } from './chart/chart-render.ts';
 import type { Answer, KubeBody } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';
 import type { Actor } from './support/cluster.ts';

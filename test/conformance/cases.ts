@@ -34,7 +34,7 @@ const listener = (test: string) => elsewhere('test/unit/nmi/server/listener.test
 const reflector = (test: string) => elsewhere('test/unit/nmi/kube/reflector.test.ts', test);
 const reflectorContract = (test: string) =>
   elsewhere('test/cluster/support/reflector-contract.ts', test);
-const clients = (test: string) => elsewhere('test/clients/clients.kernel.test.ts', test);
+const clients = (test: string) => elsewhere('test/node/clients/clients.kernel.test.ts', test);
 
 const clientsGetTokens = clients('gets its pod');
 const clientsCache = clients('asks the agent ');
@@ -165,7 +165,7 @@ export const cases: readonly ConformanceCase[] = [
   of(
     75,
     'SIGTERM lets requests finish and takes no new ones',
-    elsewhere('test/process/life.test.ts', 'finishes requests under way on '),
+    elsewhere('test/unit/process/life.test.ts', 'finishes requests under way on '),
   ),
   of(
     76,

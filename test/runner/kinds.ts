@@ -39,7 +39,7 @@ export interface Kind {
 export const kinds: readonly Kind[] = [
   { name: 'lab', files: 'attacks.lab.test.ts', size: 'all', lane: 'alone' },
   { name: 'kernel', files: 'hit-ratio.kernel.test.ts', size: 'test', lane: 'alone' },
-  { name: 'kernels', files: 'test/kernels/long/*.vm.test.ts', size: 'long', needs: 'kernels' },
+  { name: 'kernels', files: 'test/node/kernels/long/*.vm.test.ts', size: 'long', needs: 'kernels' },
   { name: 'node', files: 'test/node/long/*.node.test.ts', size: 'long', needs: 'node' },
   { name: 'node', files: '*.node.test.ts', size: 'all', needs: 'node' },
   { name: 'kernels', files: '*.vm.test.ts', size: 'all', needs: 'kernels' },

@@ -3,15 +3,15 @@
  * One process of the machine at a time: clones that share the cache do not build the same twice.
  */
 import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
-import { clients } from '../clients/support/client-matrix.ts';
-import { installKit } from '../clients/support/install.ts';
+import { clients } from '../node/clients/support/client-matrix.ts';
+import { installKit } from '../node/clients/support/install.ts';
 import {
   provideCluster,
   provideHelm,
   provideOlderCluster,
   provideRegistry,
 } from '../cluster/support/binaries.ts';
-import { kernelNames, findKernel } from '../kernels/support/suite.ts';
+import { kernelNames, findKernel } from '../node/kernels/support/suite.ts';
 import { provideGvisor } from '../node/support/gvisor.ts';
 import { provideNodeSystem } from '../node/support/node-system.ts';
 import { provideOldNmi } from '../node/support/old-nmi.ts';

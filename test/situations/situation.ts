@@ -15,7 +15,7 @@ import {
   createPod,
   nowWallMs,
   type Recorded,
-} from '../kubectl/support/recorded-kubectl.ts';
+} from '../unit/kubectl/recorded-kubectl.ts';
 
 const folder = join(import.meta.dirname, 'corpus');
 

@@ -24,7 +24,7 @@ import {
   runOn,
   type RealMachine,
 } from '../cluster/support/plugin.ts';
-import { agentSet } from '../kubectl/support/recorded-kubectl.ts';
+import { agentSet } from '../unit/kubectl/recorded-kubectl.ts';
 import { readSituations, type Situation } from './situation.ts';
 import { findingsIn, flagsOf, formOfConditions, withTeller } from './tellers.ts';
 

@@ -20,7 +20,7 @@ import {
 } from '../../src/nmi/kube/watch/parse.ts';
 import { sourceNameOf, titleOfLeg } from '../../src/nmi/sources/upstream-identity.ts';
 import { RefusalEvents } from '../../src/nmi/telemetry/refusal-events.ts';
-import { kinds, nowWallMs, play } from '../kubectl/support/recorded-kubectl.ts';
+import { kinds, nowWallMs, play } from '../unit/kubectl/recorded-kubectl.ts';
 import { HandClock } from '../support/hand-clock.ts';
 import { callerAt } from '../support/request-records.ts';
 import { world, type World } from '../world.ts';

@@ -10,12 +10,7 @@ import { dirname, join, relative } from 'node:path';
 import { afterEach, before, beforeEach, it } from 'node:test';
 import { promisify } from 'node:util';
 import { stringify } from 'yaml';
-import {
-  daemonSetOf,
-  objectsOf,
-  type Container,
-  type KubeObject,
-} from '../../deploy/chart-render.ts';
+import { daemonSetOf, objectsOf, type Container, type KubeObject } from '../chart/chart-render.ts';
 import { provideHelm } from '../support/binaries.ts';
 import { playDaemonSets } from '../support/daemon-set-player.ts';
 import { aadPodIdentity, provideModule } from '../support/go-module.ts';

@@ -8,8 +8,8 @@ import { after, before, describe, it } from 'node:test';
 import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
 import { exchangeAudience, exchangeIssuer } from '../../../lab/fakes/exchange-tokens.ts';
 import { createLabIdentity, labTenantId } from '../../../lab/fakes/identity.ts';
-import type { Outcome, Step } from '../../clients/programs/job.ts';
-import { installKit } from '../../clients/support/install.ts';
+import type { Outcome, Step } from '../clients/programs/job.ts';
+import { installKit } from '../clients/support/install.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { clientPod, untilPodsReady } from '../support/client-pods.ts';
 import { eventuallyByProcess } from '../support/machine.ts';
@@ -52,7 +52,7 @@ describe(
         binds: {
           '/opt/gvisor': gvisor.programs,
           '/opt/kit': kit.missing === undefined ? kit.folder : '',
-          '/opt/programs': join(repositoryRoot, 'test/clients/programs'),
+          '/opt/programs': join(repositoryRoot, 'test/node/clients/programs'),
         },
         ownLinks: true,
       });

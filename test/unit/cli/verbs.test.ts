@@ -26,7 +26,7 @@ import { environmentName, hasFlag, options } from '../../../src/nmi/config/optio
 import { openExplainServer } from '../../../src/nmi/explain/socket.ts';
 import { noRedirect } from '../../../src/redirect/none.ts';
 import type { Redirect, RedirectStatus } from '../../../src/redirect/redirect.ts';
-import { startNmi } from '../../process/agent-child.ts';
+import { startNmi } from '../process/agent-child.ts';
 import { beside, linesOf, record } from './recorded-io.ts';
 
 const cli = (...args: string[]) => cliIn({}, ...args);

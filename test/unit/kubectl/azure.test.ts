@@ -6,12 +6,7 @@ import { isOfNode, planFederation, servedIdOf } from '../../../src/kubectl/azure
 import { planIdentityBinding } from '../../../src/kubectl/azure/identity-binding.ts';
 import { parseIdentityId, showClientIdLine } from '../../../src/kubectl/azure/identity-id.ts';
 import { assignLine, computesOf } from '../../../src/kubectl/azure/node-pools.ts';
-import {
-  clientA,
-  createIdentity,
-  ordersId,
-  subscription,
-} from '../../kubectl/support/recorded-kubectl.ts';
+import { clientA, createIdentity, ordersId, subscription } from './recorded-kubectl.ts';
 
 const create = ['role', 'assignment', 'create', '--role', 'Key Vault Secrets User'];
 

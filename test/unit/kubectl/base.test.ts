@@ -15,7 +15,7 @@ import {
 import { renderReport, renderYaml, shellWord } from '../../../src/kubectl/base/output.ts';
 import { paint } from '../../../src/kubectl/base/paint.ts';
 import { redactObject, redactText } from '../../../src/kubectl/base/redact.ts';
-import { play } from '../../kubectl/support/recorded-kubectl.ts';
+import { play } from './recorded-kubectl.ts';
 
 describe('the exit codes of the plugin', () => {
   it('are those that its help names, and 70 for a bug', async () => {

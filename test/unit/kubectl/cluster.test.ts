@@ -57,7 +57,7 @@ import {
   type EventFields,
   type Played,
   type Recorded,
-} from '../../kubectl/support/recorded-kubectl.ts';
+} from './recorded-kubectl.ts';
 
 const agent = createAgentPod('node-1');
 const web = createPod('web', bound);

@@ -48,7 +48,7 @@ import {
   nowWallMs,
   terminating,
   type EventFields,
-} from '../../kubectl/support/recorded-kubectl.ts';
+} from './recorded-kubectl.ts';
 
 const agent = (...args: Parameters<typeof createAgentPod>) => viewAgent(createAgentPod(...args));
 const agentWith = (...args: readonly string[]) => [

@@ -16,7 +16,7 @@ import {
   failed,
   openKubectl,
   play,
-} from '../../kubectl/support/recorded-kubectl.ts';
+} from './recorded-kubectl.ts';
 
 describe('the command line of kubectl nmi', () => {
   it('has a help that names exit codes, in English whatever the language of the user', async (t) => {

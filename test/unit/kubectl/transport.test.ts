@@ -13,7 +13,7 @@ import {
 } from '../../../src/kubectl/transport/kubectl-failure.ts';
 import { ofContext, passedOf, valueOf } from '../../../src/kubectl/transport/kubectl.ts';
 import { runProgram } from '../../../src/kubectl/transport/program.ts';
-import { failed, ok, openKubectl } from '../../kubectl/support/recorded-kubectl.ts';
+import { failed, ok, openKubectl } from './recorded-kubectl.ts';
 
 describe('calls of kubectl', () => {
   const open = (mayAsk: boolean) => {

@@ -19,13 +19,7 @@ import { fakeResources } from '../../../lab/fakes/kube/resources.ts';
 import { inMovedTime, MovedTime } from '../../conformance/own-agent.ts';
 import { ask, tokenTarget } from '../../support/ask.ts';
 import { bindPod, openEntraAgent, type EntraAgent } from '../../support/entra-agent.ts';
-import {
-  createAgentPod,
-  kinds,
-  ok,
-  play,
-  type Recorded,
-} from '../../kubectl/support/recorded-kubectl.ts';
+import { createAgentPod, kinds, ok, play, type Recorded } from '../kubectl/recorded-kubectl.ts';
 import { refusedIdentities, type RefusedIdentity } from '../../support/refused-identities.ts';
 
 const minuteMs = 60_000;

@@ -18,7 +18,7 @@ import {
   serverAnswers,
   tenant,
   type Recorded,
-} from '../../../kubectl/support/recorded-kubectl.ts';
+} from '../recorded-kubectl.ts';
 
 const crds = 'customresourcedefinitions.apiextensions.k8s.io';
 const webhooks = 'validatingwebhookconfigurations.admissionregistration.k8s.io';

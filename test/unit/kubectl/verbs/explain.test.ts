@@ -14,7 +14,7 @@ import {
   kinds,
   play,
   type Recorded,
-} from '../../../kubectl/support/recorded-kubectl.ts';
+} from '../recorded-kubectl.ts';
 
 const agent = createAgentPod('node-1');
 const bed = boundTestBed();

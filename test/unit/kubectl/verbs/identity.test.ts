@@ -21,7 +21,7 @@ import {
   serverAnswers,
   tenant,
   type Recorded,
-} from '../../../kubectl/support/recorded-kubectl.ts';
+} from '../recorded-kubectl.ts';
 
 const bed = boundTestBed();
 const application = { tenantID: tenant, clientID: clientB };

@@ -18,7 +18,7 @@ import {
   play,
   tenant,
   type Recorded,
-} from '../../../kubectl/support/recorded-kubectl.ts';
+} from '../recorded-kubectl.ts';
 
 const assigned = { type: 0, clientID: clientA, resourceID: ordersId };
 const bedOf = (changes: Recorded['objects'] = {}) =>

@@ -12,7 +12,7 @@ import {
   kinds,
   play,
   type Recorded,
-} from '../../../kubectl/support/recorded-kubectl.ts';
+} from '../recorded-kubectl.ts';
 
 /** Arguments, machine, exit code, and what standard output or error have. */
 type Case = readonly [words: string, on: Recorded, code: number, ...said: readonly RegExp[]];

@@ -24,7 +24,7 @@ import {
   ok,
   play,
   type Recorded,
-} from '../../../kubectl/support/recorded-kubectl.ts';
+} from '../recorded-kubectl.ts';
 import {
   bindPodToA,
   identityA,
