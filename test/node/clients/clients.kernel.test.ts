@@ -76,7 +76,8 @@ describe('clients in a pod, through the redirect', { skip: obstacle ?? false }, 
         const plans = group.map((client) => {
           // A resource without a cached token, because no earlier request named it.
           const resource = `https://${client.key}.lab`;
-          const step = { ...stepFor('managed', undefined), resource, calls: 6, untilToken: true };
+          // The service fails until the slowest client has been refused, for 30 s at most.
+          const step = { ...stepFor('managed', undefined), resource, calls: 60, untilToken: true };
           return planRun(client, [step], 'app');
         });
         for (const [index, done] of (await lab.runInOutage(plans)).entries()) {

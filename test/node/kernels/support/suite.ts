@@ -17,7 +17,7 @@ export const kernelNames: readonly KernelName[] = isLong
   : ['5.10', 'newest'];
 
 /** An idle machine needs a quarter of it. The short form must end before the limit of its file. */
-const limitMs = isLong ? 3_400_000 : 570_000;
+const limitMs = isLong ? 3_400_000 : 900_000;
 
 /** The kernel, or why it cannot be tested here. The reason is also printed on standard error. */
 export function findKernel(
