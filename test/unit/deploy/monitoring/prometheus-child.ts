@@ -58,23 +58,6 @@ export async function query(prometheus: Prometheus, text: string): Promise<reado
   return (data as { readonly result: readonly unknown[] }).result;
 }
 
-export interface RangeSeries {
-  readonly metric: Readonly<Record<string, string>>;
-  readonly values: readonly (readonly [atS: number, value: string])[];
-}
-
-/** The values of each series, every two seconds. Times are in seconds since the epoch. */
-export async function queryRange(
-  prometheus: Prometheus,
-  text: string,
-  fromS: number,
-  toS: number,
-): Promise<readonly RangeSeries[]> {
-  const range = { query: text, start: String(fromS), end: String(toS), step: '2' };
-  const data = await prometheus.get(`query_range?${new URLSearchParams(range).toString()}`);
-  return (data as { readonly result: readonly RangeSeries[] }).result;
-}
-
 /** A busy machine takes many seconds to start Prometheus. */
 const untilMs = 60_000;
 
