@@ -76,8 +76,9 @@ and its identity, if you may list Events (core/v1) in the namespace: a refusal o
 "for new tokens" while cached ones are valid. Without that right the verdict stays, with "not checked: refusals of the last hour" and the command that reads them.
 A user who may write Events in a namespace can write such ones there: an Event can hide another one, but never turns what objects refuse into GRANTED.
 
-Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, see \`--fail-on\`), findings (other verbs, with \`--exit-code\`) or failed, 2 usage, 69 out of reach,
-74 output lost (a full disk, a closed pipe), 77 no right.
+Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, \`doctor\`) or failed, 2 usage, 69 out of reach,
+74 output lost (a full disk, a closed pipe), 77 no right. With \`--fail-on=warning\` warnings exit with 1 too, as a missing grant does for \`grants\`; with
+\`--fail-on=never\` nothing that is found does.
 A flag with one value is given once, and not empty: everything else is a usage error. Findings have colors on a terminal, unless
 \`NO_COLOR\` is set.
 
@@ -136,7 +137,7 @@ function commonFlags(help: string): string {
 /** Removes the flags that all verbs have. */
 function withoutCommon(help: string): string {
   const common =
-    /^ +(?:-n, )?--(?:namespace|agent-namespace|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;
+    /^ +(?:-n, )?--(?:namespace|agent-namespace|help|context|cluster|user|kubeconfig|as|request-timeout) /;
   return help
     .split('\n')
     .filter((line) => !common.test(line) && !/^(?:Exit codes:|Connection:)/.test(line))

@@ -17,7 +17,7 @@ import { addExplain } from './verbs/explain.ts';
 import { refuseLostValues } from './verbs/flag-values.ts';
 import { complete } from './completion.ts';
 import { toUsageError } from './usage.ts';
-import { switchFlag, type AddVerb, type Parser, type Start } from './verbs/verb.ts';
+import type { AddVerb, Parser, Start } from './verbs/verb.ts';
 
 const addVerbs: readonly AddVerb[] = [
   addExplain,
@@ -45,7 +45,7 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
       // No mutation: the verbs that have no such flag do not read it.
       allNamespaces: flags['all-namespaces'] ?? false,
       output: flags.output ?? 'text',
-      exitCode: flags['exit-code'],
+      failOn: flags['fail-on'] ?? 'error',
     });
   };
   try {
@@ -124,7 +124,6 @@ function createParser(start: Start) {
       requiresArg: true,
       describe: 'Namespace of the agents, and no other.',
     })
-    .option('exit-code', switchFlag('Exit with 1 on findings and refusals.'))
     // A flag of kubectl that is negated or has a dot in it would be lost.
     .parserConfiguration({ 'boolean-negation': false, 'dot-notation': false })
     .detectLocale(false)
@@ -136,7 +135,7 @@ function createParser(start: Start) {
     // kubectl runs `kubectl_complete-nmi`; the script of yargs only supports one-word programs.
     .completion('completion', false)
     .epilogue(
-      'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 74 output lost, 77 no right.',
+      'Exit codes: 0 fine, 1 errors found (see --fail-on) or failed, 2 usage, 69 out of reach, 74 output lost, 77 no right.',
     )
     .fail((message, error: Error | undefined) => {
       // A missing value is an error of yargs itself; any other error is of a verb.

@@ -97,7 +97,7 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
     await cluster().apply(ofDevelopers);
     await using user = await cluster().createServiceAccountClient(developer);
     const as = { kubeconfig: user.kubeconfigPath };
-    const { code, stdout } = await type(`${explain} --exit-code`, as);
+    const { code, stdout } = await type(explain, as);
     assert.equal(code, 0);
     assert.match(
       stdout,
@@ -169,8 +169,8 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
     // What AKS does with the objects of the add-on.
     await only(boundPod() + agent());
     await cluster().apply(exported);
-    assert.match((await type(`${explain} --exit-code`)).stdout, /GRANTED/);
-    const { stdout } = await type('analyze -A --exit-code --threshold warning');
+    assert.match((await type(explain)).stdout, /GRANTED/);
+    const { stdout } = await type('analyze -A --threshold warning');
     assert.match(stdout, /^0 errors, 0 warnings/);
   });
 
@@ -299,7 +299,7 @@ metadata: { name: node-1, labels: { kubernetes.io/os: linux } }
   it('misses a definition that is deleted', async () => {
     const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/azureidentitygrants';
     await cluster().admin.expect('DELETE', `${path}.aadpodidentity.k8s.io`);
-    const { code, stdout } = await type('doctor --exit-code');
+    const { code, stdout } = await type('doctor');
     assert.equal(code, 1);
     assert.match(stdout, /custom resource definitions +3 of 4\n/);
     assert.match(stdout, /azureidentitygrants\.aadpodidentity\.k8s\.io: crd_missing/);

@@ -1,5 +1,4 @@
 /** `kubectl nmi analyze`: every finding of a namespace, a cluster or of files. */
-import { exitCodes } from '../base/io.ts';
 import { usageError, type ExitCode } from '../base/plugin-error.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
@@ -16,7 +15,7 @@ import { createContexts } from '../findings/contexts.ts';
 import { severities, type Severity } from '../../nmi/diagnosis/codes.ts';
 import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { exitOf, print, refuseUnknownNamespace, scopeOf, type VerbContext } from './context.ts';
-import { reportFlags, scopeFlags, switchFlag, type AddVerb } from './verb.ts';
+import { failFlags, reportFlags, scopeFlags, switchFlag, type AddVerb } from './verb.ts';
 
 export const addAnalyze: AddVerb = (parser, start) =>
   parser.command(
@@ -35,12 +34,7 @@ export const addAnalyze: AddVerb = (parser, start) =>
           default: 'info' as const,
           describe: 'Show findings of this severity and above.',
         })
-        .option('fail-on', {
-          choices: ['none', ...severities.toReversed()] as const,
-          default: 'error' as const,
-          describe: 'Exit with 1 on shown findings of this severity and above.',
-        })
-        .options({ ...reportFlags, ...scopeFlags })
+        .options({ ...failFlags, ...reportFlags, ...scopeFlags })
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 analyze -A', 'the whole cluster')
         .example('$0 analyze -f app.yaml --fail-on warning', 'a step of CI before kubectl apply'),
@@ -51,12 +45,11 @@ export const addAnalyze: AddVerb = (parser, start) =>
 interface AnalyzeFlags {
   readonly files: readonly string[];
   readonly threshold: Severity;
-  readonly failOn: Severity | 'none';
   readonly verbose: boolean;
 }
 
 async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<ExitCode> {
-  const { threshold, failOn, verbose } = flags;
+  const { threshold, verbose } = flags;
   const snapshot =
     flags.files.length > 0 ? await readFiles(context, flags.files) : await readCluster(context);
   const contexts = createContexts(snapshot, context.io.wallMs());
@@ -69,8 +62,7 @@ async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<Ex
     `${summaryOf(findings)} of ${snapshot.pods.length} pods${flags.files.length > 0 ? ' in these files; what the cluster has beside them is not known' : ''}`,
     ...(verbose ? renderUnread(unread) : countUnread(unread)),
   ]);
-  const hasFailed = failOn !== 'none' && reaches(findings, failOn);
-  return hasFailed ? exitCodes.findings : exitOf(context, findings.length === 0);
+  return exitOf(context, (limit) => reaches(findings, limit));
 }
 
 function summaryOf(findings: readonly Finding[]): string {

@@ -13,7 +13,7 @@ export interface VerbContext {
   readonly namespace: string | undefined;
   readonly allNamespaces: boolean;
   readonly output: OutputFormat;
-  readonly exitCode: boolean;
+  readonly failOn: FailOn;
 }
 
 export function print(
@@ -24,8 +24,15 @@ export function print(
   io.stdout(renderReport(output, value, lines));
 }
 
-export function exitOf({ exitCode }: VerbContext, isFine: boolean): ExitCode {
-  return isFine || !exitCode ? exitCodes.ok : exitCodes.findings;
+export const failLimits = ['never', 'warning', 'error'] as const;
+export type FailOn = (typeof failLimits)[number];
+
+/** @param reachesLimit whether something of that severity or above was found. */
+export function exitOf(
+  { failOn }: VerbContext,
+  reachesLimit: (limit: 'warning' | 'error') => boolean,
+): ExitCode {
+  return failOn !== 'never' && reachesLimit(failOn) ? exitCodes.findings : exitCodes.ok;
 }
 
 export async function namespaceFor(context: VerbContext): Promise<string> {

@@ -34,6 +34,7 @@ import {
   createFinding,
   type Finding,
   oneFinding,
+  reaches,
   renderFindings,
   sortFindings,
 } from '../../nmi/diagnosis/finding.ts';
@@ -41,7 +42,7 @@ import type { Kubectl } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { section } from './explain.ts';
-import { reportFlags, scopeFlags, switchFlag, type AddVerb } from './verb.ts';
+import { failFlags, reportFlags, scopeFlags, switchFlag, type AddVerb } from './verb.ts';
 
 export const addDoctor: AddVerb = (parser, start) =>
   parser.command(
@@ -49,7 +50,7 @@ export const addDoctor: AddVerb = (parser, start) =>
     'checks the cluster before (--pre) and after an installation',
     (verb) =>
       verb
-        .options({ ...reportFlags, ...scopeFlags })
+        .options({ ...reportFlags, ...failFlags, ...scopeFlags })
         .option('pre', switchFlag('Before an installation: no agent is looked for.'))
         .example('$0 doctor --pre', 'is the cluster fit for the agent?')
         .example('$0 doctor', 'is the installation complete?'),
@@ -107,10 +108,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
     ...section('Findings:', renderFindings(findings)),
     ...renderUnread(unread),
   ]);
-  return exitOf(
-    context,
-    findings.every(({ severity }) => severity === 'info'),
-  );
+  return exitOf(context, (limit) => reaches(findings, limit));
 }
 
 /** The result of what could not be seen; why not is among the unread. */

@@ -2,7 +2,7 @@
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
-import { renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import {
@@ -14,7 +14,6 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
-import { exitCodes } from '../base/io.ts';
 import { shellWord } from '../base/output.ts';
 import type { PodRequest } from '../cluster/cluster-state.ts';
 import { readNearby, readPodSnapshot } from '../cluster/pod-snapshot.ts';
@@ -27,8 +26,14 @@ import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, identityOf, named, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { askAgentRight } from './agent-right.ts';
-import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
-import { reportFlags, switchFlag, type AddVerb } from './verb.ts';
+import {
+  exitOf,
+  namespaceFor,
+  print,
+  refuseUnknownNamespace,
+  type VerbContext,
+} from './context.ts';
+import { failFlags, reportFlags, switchFlag, type AddVerb } from './verb.ts';
 
 const kinds: Readonly<Record<string, readonly string[]>> = {
   Pod: ['pod', 'pods', 'po'],
@@ -55,7 +60,7 @@ export const addExplain: AddVerb = (parser, start) =>
         .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
-        .options(reportFlags)
+        .options({ ...reportFlags, ...failFlags })
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')
         .example('$0 explain deploy/web -n shop', 'the same for the newest pod of a Deployment')
@@ -198,7 +203,9 @@ async function report(
   const ofPod = { pod: titleOf(pod), node: stringAt(specOf(pod), 'nodeName') };
   const answer = { kind: 'PodExplanation', ...ofPod, verdict: kind, summary, cachedUntil, ...rest };
   print(context, answer, () => renderAssessment(assessed, flags));
-  return kind === 'granted' ? exitCodes.ok : exitCodes.findings;
+  // A finding that leaves the verdict as it is, even an error, is no more than a warning here.
+  const hasWarning = reaches(assessed.findings, 'warning');
+  return exitOf(context, (limit) => kind !== 'granted' || (limit === 'warning' && hasWarning));
 }
 
 /** Of the agents, on the identity that the request gets. */

@@ -12,13 +12,17 @@ import { renderGrants } from '../findings/grants-yaml.ts';
 import { neededGrants } from '../findings/needed-grants.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { exitOf, refuseUnknownNamespace, type VerbContext } from './context.ts';
-import type { AddVerb } from './verb.ts';
+import { failFlags, type AddVerb } from './verb.ts';
 
 export const addGrants: AddVerb = (parser, start) =>
   parser.command(
     'grants',
     'print the AzureIdentityGrants that --identity-owners=enforce needs in this cluster, or with -n in a namespace',
-    (verb) => verb.example('$0 grants > grants.yaml', 'to review and apply'),
+    (verb) =>
+      verb
+        .options(failFlags)
+        .example('$0 grants > grants.yaml', 'to review and apply')
+        .example('$0 grants --fail-on warning', 'in CI: is each identity in use granted?'),
     (flags) => start(flags, grants),
   );
 
@@ -66,5 +70,5 @@ async function grants(context: VerbContext): Promise<ExitCode> {
     const where = namespace === undefined ? '' : ` of namespace ${namespace}`;
     io.stderr(`every identity in use${where} has a grant\n`);
   }
-  return exitOf(context, needed.length === 0);
+  return exitOf(context, (limit) => limit === 'warning' && needed.length > 0);
 }

@@ -2,13 +2,13 @@
 import type { Argv } from 'yargs';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { outputFormats, type OutputFormat } from '../base/output.ts';
-import type { VerbContext } from './context.ts';
+import { failLimits, type FailOn, type VerbContext } from './context.ts';
 
 export interface CommonFlags {
   readonly namespace: string | undefined;
   readonly 'agent-namespace': string;
-  readonly 'exit-code': boolean;
   readonly 'all-namespaces'?: boolean | undefined;
+  readonly 'fail-on'?: FailOn | undefined;
   readonly output?: OutputFormat | undefined;
 }
 
@@ -44,6 +44,16 @@ export const reportFlags = {
     choices: outputFormats,
     default: 'text',
     describe: 'Form of the output.',
+  },
+} as const;
+
+/** Of a verb whose exit code tells what it found. */
+export const failFlags = {
+  'fail-on': {
+    requiresArg: true,
+    choices: failLimits,
+    default: 'error',
+    describe: 'Exit with 1 on errors, on warnings too, or never.',
   },
 } as const;
 

@@ -108,9 +108,15 @@ describe('kubectl nmi explain', () => {
   const unplaced = { ...bound, spec: { nodeName: '' }, status: { phase: 'Pending' } };
   const agents = { ...bed, forbidden: { pods: 'other-namespaces' } } as const;
   const bindings = { [kinds.bindings]: [] };
+  const labels = { ...bound.labels, 'azure.workload.identity/use': 'true' };
+  const doubled = withPods(createPod('web', { ...bound, labels }), agent);
   for (const [what, words, recorded, code, said] of [
     ['a granted pod', 'pod web', bed, 0, granted],
     ['a refused pod', 'pod web', boundTestBed(bindings), 1, /REFUSED/],
+    ['a refused pod, leniently', 'pod web --fail-on=never', boundTestBed(bindings), 0, /REFUSED/],
+    ['a granted pod, strictly', 'pod web --fail-on=warning', bed, 0, granted],
+    ['a pod with a warning', 'pod web', doubled, 0, granted],
+    ['that pod, strictly', 'pod web --fail-on=warning', doubled, 1, granted],
     ['that client id', `pod web --client-id ${clientB}`, bed, 1, /400 selector_not_bound\n/],
     [
       'the request of an SDK in the pod',

@@ -70,14 +70,13 @@ spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073301] }
   });
 
   follow([
-    ['analyze --exit-code', bed, 0, /^0 errors, 0 warnings, 0 info of 1 pods\n$/],
+    ['analyze --fail-on=warning', bed, 0, /^0 errors, 0 warnings, 0 info of 1 pods\n$/],
     ['analyze', boundTestBed(slipped), 1, / of 1 pods\n/],
     ['analyze -A', boundTestBed(slipped), 1, /2 errors, 0 warnings, 2 info of 2 pods/],
     ['analyze -A --threshold error', boundTestBed(slipped), 1, /^(?![^]*identity_unbound)/],
-    ['analyze --fail-on=none', boundTestBed(slipped), 0],
-    ['analyze --fail-on=none --exit-code', boundTestBed(slipped), 1],
+    ['analyze --fail-on=never', boundTestBed(slipped), 0],
     ['analyze', boundTestBed(idle), 0],
-    ['analyze --fail-on=info', boundTestBed(idle), 1],
+    ['analyze --fail-on=warning', boundTestBed(idle), 0],
     // A policy with a CIDR that is none.
     [
       'analyze -A',
@@ -100,14 +99,14 @@ spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073301] }
     // Pods prove that it exists.
     ['analyze', boundTestBed({ namespaces: [] }), 0],
     [
-      'analyze -f bad.yaml --exit-code -n shop',
+      'analyze -f bad.yaml -n shop',
       { files },
       1,
       /AzureIdentityBinding shop\/b: identity_missing/,
       /Deployment shop\/web: label_on_owner/,
       / in these files; what the cluster has beside them is not known\n$/,
     ],
-    ['analyze -f grant.yaml --fail-on=info', { files }, 0],
+    ['analyze -f grant.yaml --fail-on=warning', { files }, 0],
     ['analyze -f none.yaml', { files }, 2, /file none\.yaml cannot be read/],
     ['analyze -f broken.yaml', { files }, 2, /broken\.yaml is no YAML/],
   ]);
@@ -150,10 +149,15 @@ describe('kubectl nmi grants', () => {
       /^# {3}namespaces: \["kube-system"\]\n# {3}nodeIdentities: true {2}# gives/m,
     ],
     ['grants -n shop', { objects }, 0, /^ {2}namespaces: \["shop"\]$/m, /^(?![^]*kube-system)/],
-    ['grants -n empty --exit-code', { objects }, 0, /^every identity in use of namespace empty/],
+    [
+      'grants -n empty --fail-on=warning',
+      { objects },
+      0,
+      /^every identity in use of namespace empty/,
+    ],
     ['grants -n shpo', { objects }, 1, /^error: namespace shpo does not exist\n/],
-    ['grants --exit-code', { objects }, 1],
-    ['grants --exit-code', {}, 0],
+    ['grants --fail-on=warning', { objects }, 1],
+    ['grants --fail-on=warning', {}, 0],
     ['grants', { objects: one }, 0, /^(?![^]*AzureIdentityGrant\n[^]*AzureIdentityGrant\n)/],
     ['grants', { objects: granted }, 0, /^every identity in use has a grant\n$/],
     ['grants', { objects, missing: [identityGrants] }, 0, /kind: AzureIdentityGrant/],
