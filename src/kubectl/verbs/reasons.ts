@@ -4,6 +4,7 @@ import { renderTable } from '../../base/printable.ts';
 import { exitCodes } from '../base/io.ts';
 import { usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { allCodes, isCode, rowOf } from '../../nmi/diagnosis/codes.ts';
+import { eventReasonOf } from '../../nmi/kube/events/event.ts';
 import { print, type VerbContext } from './context.ts';
 import { reportFlags, type AddVerb } from './verb.ts';
 
@@ -16,9 +17,15 @@ export const addReasons: AddVerb = (parser, start) =>
         .positional('code', { type: 'string' })
         .options(reportFlags)
         .example('$0 reasons binding_missing', 'one of them')
+        .example('$0 reasons BindingMissing', 'the same, as kubectl describe writes it')
         .example('$0 reasons', 'all of them'),
-    (flags) => start(flags, (context) => Promise.resolve(reasons(context, flags.code))),
+    (flags) => start(flags, (context) => Promise.resolve(reasons(context, codeOf(flags.code)))),
   );
+
+/** From the code itself, or from the reason of an Event or a condition. */
+function codeOf(word: string | undefined): string | undefined {
+  return allCodes.find((code) => eventReasonOf(code) === word) ?? word;
+}
 
 function reasons(context: VerbContext, code: string | undefined): ExitCode {
   const pages = (code === undefined ? allCodes : [code]).map((each) => {
@@ -42,7 +49,7 @@ function reasons(context: VerbContext, code: string | undefined): ExitCode {
 }
 
 function unknownCode(code: string): PluginError {
-  const near = nearest(code, allCodes);
+  const near = nearest(code, [...allCodes, ...allCodes.map(eventReasonOf)]);
   return usageError(
     `no reason or finding has the code ${code}`,
     near === undefined ? 'List them: kubectl nmi reasons' : `Did you mean ${near}?`,

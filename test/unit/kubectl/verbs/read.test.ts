@@ -180,6 +180,10 @@ describe('kubectl nmi reasons', () => {
       /^binding_missing \(HTTP 400\)\nNo AzureIdentityBinding [^\n]+\nCheck: [^\n]+\nFix: [^\n]+\n$/,
     ],
     ['reasons label_on_owner', {}, 0, /^label_on_owner\n/],
+    // As an Event or a condition has it.
+    ['reasons BindingMissing', {}, 0, /^binding_missing \(HTTP 400\)\n/],
+    ['reasons Type0OnKarpenter', {}, 0, /^type_0_on_karpenter\n/],
+    ['reasons BindingMising', {}, 2, /Did you mean BindingMissing\?/],
     ['reasons binding_missing -o json', {}, 0, /"status": 400/],
     ['reasons', {}, 0, /^CODE +STATUS +MEANING\n[^]*\nupstream_down +503 /],
     ['reasons -o yaml', {}, 0, /code: upstream_down/],
