@@ -30,16 +30,14 @@ import { assertGets, type Mode } from './support/pod-kinds.ts';
 const nodeSystem = provideNodeSystem();
 const old = provideModule(aadPodIdentity);
 const oldNmi = provideOldNmi();
-const [upgradePage = '', addonPage = ''] = await Promise.all(
-  ['upgrade', 'migrate-from-aks-addon'].map((name) =>
-    readFile(join(repositoryRoot, `docs/${name}.md`), 'utf8'),
-  ),
-);
+const upgradePage = await readFile(join(repositoryRoot, 'docs/upgrade.md'), 'utf8');
 const [fromChart = '', fromManifest = ''] = shellBlocksOf(upgradePage, 'Switch');
 const [toChart = '', toManifest = ''] = shellBlocksOf(upgradePage, 'Way back');
-const [exportAddon = ''] = shellBlocksOf(addonPage, '2. Export the objects');
-const [fromAddon = ''] = shellBlocksOf(addonPage, '4. Switch');
-const [toAddon = ''] = shellBlocksOf(addonPage, 'Way back');
+const ofAddon = shellBlocksOf(upgradePage, 'From the add-on of AKS');
+const blockWith = (command: string) => ofAddon.find((each) => each.includes(command)) ?? '';
+const exportAddon = blockWith('export-addon');
+const fromAddon = blockWith('--disable-pod-identity');
+const toAddon = blockWith('--enable-pod-identity');
 const namespace = 'identity';
 const skip = nodeSystem.missing ?? old.missing ?? oldNmi.missing ?? false;
 /** The old agent ends after ten seconds of sleep. */

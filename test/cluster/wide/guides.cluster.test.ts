@@ -15,7 +15,7 @@ import { playDaemonSets } from '../support/daemon-set-player.ts';
 import { describeOnNewestVersion } from '../support/on-clusters.ts';
 import { agent, putObjects } from '../support/plugin.ts';
 import { setPodStatus } from '../support/pods.ts';
-import { allShellBlocks } from '../support/page-commands.ts';
+import { allShellBlocks, shellBlocksOf } from '../support/page-commands.ts';
 
 const root = join(import.meta.dirname, '../../..');
 const helm = provideHelm();
@@ -59,6 +59,8 @@ const inPlaceOfTheAddOn =
 
 interface Guide {
   readonly page: string;
+  /** The only section that is typed. */
+  readonly section?: string;
   /** Typed before its first command. */
   readonly before?: string;
   /** Values of the placeholders in capitals. */
@@ -120,7 +122,9 @@ const guides: readonly Guide[] = [
     asked: [],
   },
   {
-    page: 'migrate-from-aks-addon.md',
+    page: 'upgrade.md',
+    // The rest is typed in pages.cluster.test.ts.
+    section: 'From the add-on of AKS',
     before: inPlaceOfTheAddOn,
     words: {
       NODE_RESOURCE_GROUP: 'MC_demo',
@@ -223,10 +227,10 @@ describeOnNewestVersion('the guides', (cluster) => {
     return stdout;
   }
 
-  for (const { page, before: first = '', words, asked } of guides) {
+  for (const { page, section, before: first = '', words, asked } of guides) {
     it(`types ${page} from its first command to its last`, { skip }, async () => {
       const text = await readFile(join(root, 'docs', page), 'utf8');
-      const blocks = allShellBlocks(text);
+      const blocks = section === undefined ? allShellBlocks(text) : shellBlocksOf(text, section);
       assert.ok(blocks.length > 0);
       await writeFile(log, '');
       await type([first, ...blocks].join('\n'), words);

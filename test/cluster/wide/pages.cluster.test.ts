@@ -195,7 +195,9 @@ describeOnNewestVersion('the README', (cluster) => {
       ],
     ]);
     const switches = [fromChart, fromManifest, toChart, toManifest];
-    assert.deepEqual(allShellBlocks(upgradePage), switches);
+    // Those for the add-on are typed in guides.cluster.test.ts.
+    const ofAddon = shellBlocksOf(upgradePage, 'From the add-on of AKS');
+    assert.deepEqual(allShellBlocks(upgradePage), [...switches, ...ofAddon]);
     assert.equal(shellBlocksOf(readme, 'Install')[0], installByHelm);
     assert.ok(upgradePage.includes(`\`${definitions}\``));
   });
