@@ -32,10 +32,10 @@ const pages: Readonly<Record<string, Readonly<Record<string, () => string>>>> = 
   },
   'docs/identities.md': { clouds: cloudTable },
   'docs/alerts.md': {
+    metrics: metricTable,
     faults: () => table(['lab scenario', 'alert', 'what it shows'], faultRows()),
   },
   'docs/operate.md': { 'refused lists': refusedListTable },
-  'docs/metrics.md': { metrics: metricTable },
   'docs/reasons.md': { reasons: reasonTable, guide: reasonSections },
   'docs/lab.md': { scenarios: scenarioList },
   'docs/clients.md': { clients: clientTable },
