@@ -82,6 +82,21 @@ Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, \`doctor\`
 A flag with one value is given once, and not empty: everything else is a usage error. Findings have colors on a terminal, unless
 \`NO_COLOR\` is set.
 
+## A step of CI
+
+\`analyze -f\` before \`kubectl apply\` fails the step on errors in manifests. A folder counts with all \`.yaml\`, \`.yml\` and \`.json\` files below it:
+
+\`\`\`sh
+kubectl nmi analyze -f deploy -n shop
+helm template . | kubectl nmi analyze -f - -n shop
+\`\`\`
+
+It reads the namespaces of the manifests, and puts each object of a file in the place of that of the cluster with the same kind, namespace and name:
+the AzureIdentityBinding of a Deployment may be in either. It reports what is wrong with objects of the files, and with other objects only
+what was not wrong before, such as running pods that a new NetworkPolicy keeps from the agent. The user needs list of pods and of the three kinds of
+\`aadpodidentity.k8s.io\` in the namespace, in all of them if the files have several; what else is not read is named, with the RBAC rules by \`-v\`.
+\`--files-only\` reads no cluster: every object that a manifest names has to be in the files.
+
 ## Verbs that write
 
 They print what they would change, and change objects in the cluster with \`--apply\` after printing it. In Azure the plugin changes
@@ -155,6 +170,7 @@ async function helpOf(words: readonly string[]): Promise<string> {
     stderr: () => undefined,
     run: () => Promise.resolve({ code: undefined, stdout: '', stderr: '' }),
     readText: () => Promise.resolve(undefined),
+    listFolder: () => Promise.resolve(undefined),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

@@ -1,5 +1,5 @@
 /** The process of `kubectl nmi`: its arguments, its streams and its end. */
-import { readFile } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
 import type { WriteStream } from 'node:tty';
@@ -48,6 +48,7 @@ void runPlugin(process.argv.slice(2), {
   stderr: report,
   run: firstAlone(run, hasLoginPlugin),
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
+  listFolder,
   wallMs: () => Date.now(),
   sleep: (ms) => delay(ms, undefined, { signal: stop.signal }).catch(() => undefined),
   stop: stop.signal,
@@ -76,6 +77,17 @@ async function hasLoginPlugin(): Promise<boolean> {
 async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+async function listFolder(path: string): Promise<readonly string[] | undefined> {
+  try {
+    const entries = await readdir(path, { recursive: true, withFileTypes: true });
+    return entries
+      .filter((each) => !each.isDirectory())
+      .map((each) => join(each.parentPath, each.name));
   } catch {
     return undefined;
   }

@@ -28,6 +28,8 @@ export interface Io {
   ) => Promise<ProgramRun>;
   /** Undefined if the file does not exist. `-` is standard input. */
   readonly readText: (path: string) => Promise<string | undefined>;
+  /** Every file below a folder, by its path; undefined for what is no folder. */
+  readonly listFolder: (path: string) => Promise<readonly string[] | undefined>;
   readonly wallMs: () => number;
   /** Ends early, without an error, when the user interrupts. */
   readonly sleep: (ms: number) => Promise<void>;

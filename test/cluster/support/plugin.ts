@@ -44,6 +44,7 @@ export async function runOn(machine: RealMachine, words: string | readonly strin
       );
     },
     readText: () => Promise.resolve(undefined),
+    listFolder: () => Promise.resolve(undefined),
     wallMs: () => Date.now() + laterMs,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

@@ -19,7 +19,8 @@ import { defaultConfig, versionOf, viewAgent } from '../../../src/kubectl/cluste
 import { findIdentity, readBound } from '../../../src/kubectl/cluster/bound.ts';
 import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import { readCredentialTarget, readIssuer } from '../../../src/kubectl/cluster/issuer.ts';
-import { parseManifests, snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
+import { parseManifests } from '../../../src/kubectl/cluster/manifests.ts';
+import { applyTo, emptySnapshot } from '../../../src/kubectl/findings/applied.ts';
 import { askRight, everywhere } from '../../../src/kubectl/cluster/rights.ts';
 import {
   readSourceReports,
@@ -207,8 +208,11 @@ describe('the issuer of service account tokens', () => {
 });
 
 describe('manifests in a file', () => {
-  const list = (items: readonly object[]) =>
-    snapshotOf(parseManifests('f', JSON.stringify({ kind: 'List', items }), 'shop'));
+  const snapshotOf = (text: string) => {
+    const objects = parseManifests('f', text, 'shop');
+    return applyTo(emptySnapshot(objects), objects, nowWallMs);
+  };
+  const list = (items: readonly object[]) => snapshotOf(JSON.stringify({ kind: 'List', items }));
 
   it('are the objects that a cluster would have, with the pods of their workloads', () => {
     const manifest = `
@@ -223,7 +227,7 @@ items:
   - { kind: CronJob, metadata: { name: c }, spec: { jobTemplate: { spec: { template: { metadata: { labels: { l: v } } } } } } }
   - { kind: Deployment, metadata: { name: d }, spec: { template: {} } }
 `;
-    const { identities, bindings, pods } = snapshotOf(parseManifests('f', manifest, 'shop'));
+    const { identities, bindings, pods } = snapshotOf(manifest);
     assert.deepEqual(identities.map(titleOf), ['shop/a']);
     assert.deepEqual(bindings.map(titleOf), ['x/b']);
     assert.deepEqual(pods.map(titleOf), ['shop/c (CronJob)', 'shop/d (Deployment)']);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -40,7 +40,7 @@ describe('the command line of kubectl nmi', () => {
       ['--filename -', /AzureIdentity default\/piped: identity_unbound/],
       ['-f=-', /AzureIdentity default\/piped: identity_unbound/],
     ] as const) {
-      const { code, stdout } = await play(`analyze ${words}`, input);
+      const { code, stdout } = await play(`analyze --files-only ${words}`, input);
       assert.equal(code, 1);
       assert.match(stdout, said);
     }
@@ -265,10 +265,13 @@ describe('the process of kubectl nmi', () => {
 
   it('takes its own arguments, its input and files, and exits with the code of the verb', () => {
     const manifest = 'kind: AzureIdentity\nmetadata: { name: orders, namespace: shop }\n';
+    mkdirSync(join(folder, 'deploy/base'), { recursive: true });
+    writeFileSync(join(folder, 'deploy/base/orders.yaml'), manifest);
     for (const [words, expected, said, error] of [
       ['--help', 0, /kubectl nmi explain/, /^$/],
       ['bogus', 2, /^$/, /^error: unknown verb/],
-      ['analyze -f -', 1, /AzureIdentity shop\/orders/, /^$/],
+      ['analyze --files-only -f -', 1, /AzureIdentity shop\/orders/, /^$/],
+      [`analyze --files-only -f ${join(folder, 'deploy')}`, 1, /AzureIdentity shop\/orders/, /^$/],
       ['analyze -f none.yaml', 2, /^$/, /none\.yaml/],
     ] as const) {
       const { status, stdout, stderr } = nmi(words, {}, manifest);
@@ -302,7 +305,7 @@ describe('the process of kubectl nmi', () => {
     const noSpace = /^error: the output cannot be written: ENOSPC: no space left on device/;
     assert.match(lost.stderr, noSpace);
     // The shell prints the exit code that its pipe hides.
-    const piped = `(${start} analyze -f -; echo $? >&2) | true`;
+    const piped = `(${start} analyze --files-only -f -; echo $? >&2) | true`;
     const { stderr } = run('sh', ['-c', piped], {}, 'kind: AzureIdentity\nmetadata: { name: a }\n');
     assert.equal(stderr, '74\n', 'no error on the terminal, and no success');
   });

@@ -87,6 +87,10 @@ function openMachine(recorded: Recorded = {}) {
       return other ?? { code: undefined, stdout: '', stderr: '' };
     },
     readText: (path) => Promise.resolve(recorded.files?.[path]),
+    listFolder: (path) => {
+      const inner = Object.keys(recorded.files ?? {}).filter((each) => each.startsWith(`${path}/`));
+      return Promise.resolve(inner.length === 0 ? undefined : inner);
+    },
     wallMs: () => wallMs,
     sleep: (ms) => {
       wallMs += ms;

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { identityGrants } from '../../../../src/kubectl/cluster/resources.ts';
 import {
+  bound,
   boundTestBed,
+  clientB,
   createAgentPod,
   createBinding,
   createEvent,
@@ -99,22 +101,112 @@ spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073301] }
     // Pods prove that it exists.
     ['analyze', boundTestBed({ namespaces: [] }), 0],
     [
-      'analyze -f bad.yaml -n shop',
+      'analyze -f bad.yaml --files-only -n shop',
       { files },
       1,
       /AzureIdentityBinding shop\/b: identity_missing/,
       /Deployment shop\/web: label_on_owner/,
       / in these files; what the cluster has beside them is not known\n$/,
     ],
-    ['analyze -f grant.yaml --fail-on=warning', { files }, 0],
+    ['analyze -f grant.yaml --files-only --fail-on=warning', { files }, 0],
     ['analyze -f none.yaml', { files }, 2, /file none\.yaml cannot be read/],
     ['analyze -f broken.yaml', { files }, 2, /broken\.yaml is no YAML/],
+    ['analyze --files-only', bed, 2, /--files-only needs files/],
   ]);
 
-  it('asks no cluster about files', async () => {
-    const { calls, reads } = await play('analyze -f bad.yaml -n shop', { files });
+  it('asks no cluster about files with --files-only', async () => {
+    const { calls, reads } = await play('analyze -f bad.yaml --files-only -n shop', { files });
     assert.deepEqual([calls, reads], [[], 0]);
   });
+});
+
+describe('kubectl nmi analyze -f, beside the cluster', () => {
+  const deployment = (label: string, name = 'api') => `
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: ${name} }
+spec:
+  selector: { matchLabels: { app: ${name} } }
+  template:
+    metadata: { labels: { app: ${name}, aadpodidbinding: ${label} } }
+    spec: { containers: [{ name: main, image: x }] }
+`;
+  const broken = createPod('broken', { labels: { aadpodidbinding: 'gone' }, ip: '10.244.1.8' });
+  const running = createPod('api-5d9c-x', {
+    labels: { app: 'api', aadpodidbinding: 'old' },
+    ip: '10.244.1.9',
+    owner: { kind: 'ReplicaSet', name: 'api-5d9c' },
+  });
+  const files = {
+    'app.yaml': deployment('orders'),
+    'slip.yaml': deployment('order'),
+    'deploy/app.yaml': deployment('orders'),
+    'deploy/more/slip.yml': deployment('order', 'jobs'),
+    'deploy/README.md': '# not a manifest: [',
+    'empty/README.md': '',
+    'identity.yaml': `
+kind: AzureIdentity
+metadata: { name: orders }
+spec: { type: 0, clientID: none }
+`,
+    'second.yaml': `
+kind: AzureIdentity
+metadata: { name: second }
+spec: { type: 0, clientID: ${clientB} }
+---
+kind: AzureIdentityBinding
+metadata: { name: second }
+spec: { azureIdentity: second, selector: orders }
+`,
+    'policy.yaml': `
+kind: NetworkPolicy
+metadata: { name: closed }
+spec: { podSelector: {}, policyTypes: [Egress], egress: [] }
+`,
+    'far.yaml': deployment('orders').replace('name: api }', 'name: api, namespace: far }'),
+  };
+  const bed = boundTestBed();
+  const others = [broken, running, ...(bed.objects?.['pods'] ?? [])];
+  const cluster = { ...boundTestBed({ pods: others }), files };
+  const [strict] = [createAgentPod('node-1', { args: ['--strict-identity'] })];
+  const nothing = /^0 errors, 0 warnings, 0 info of 1 pods in these files and what they change/;
+
+  follow([
+    // The binding is in the cluster, and other pods are broken there.
+    ['analyze -f app.yaml --fail-on warning', cluster, 0, nothing],
+    ['analyze -f app.yaml --files-only', cluster, 1, /api \(Deployment\): binding_missing$/m],
+    [
+      'analyze -f slip.yaml',
+      cluster,
+      1,
+      /Pod shop\/api \(Deployment\): binding_missing$/m,
+      /^1 error, 0 warnings, 0 info of 1 pods/m,
+    ],
+    // With all files below it that kubectl would apply.
+    ['analyze -f deploy', cluster, 1, /jobs \(Deployment\): binding_missing$/m, /of 2 pods/],
+    ['analyze -f empty', cluster, 2, /folder empty has no file \.yaml, \.yml or \.json/],
+    // What is in the cluster is replaced, or fails by what the files bring.
+    ['analyze -f identity.yaml', cluster, 1, /AzureIdentity shop\/orders: identity_invalid$/m],
+    [
+      'analyze -f second.yaml',
+      { ...boundTestBed({ pods: [createPod('web', bound), broken, strict] }), files },
+      1,
+      /Pod shop\/web: identity_ambiguous$/m,
+      /^(?![^]*shop\/broken)/,
+    ],
+    // Older identities come first, as in the cluster.
+    ['analyze -f second.yaml', cluster, 0, /of 0 pods/],
+    ['analyze -f policy.yaml', cluster, 1, /Pod shop\/web: network_policy$/m],
+    // In its own namespace.
+    ['analyze -f far.yaml', cluster, 1, /Pod far\/api \(Deployment\): binding_missing$/m],
+    [
+      'analyze -f app.yaml',
+      { ...cluster, forbidden: { [kinds.grants]: 'everywhere' } },
+      0,
+      /^Not checked \(1; -v shows why\): identity grants\.$/m,
+    ],
+    ['analyze -f app.yaml', { ...cluster, forbidden: { [kinds.bindings]: 'everywhere' } }, 77],
+  ]);
 });
 
 describe('kubectl nmi grants', () => {
