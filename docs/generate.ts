@@ -17,7 +17,6 @@ import {
 import { absences } from '../src/nmi/kube/watch/watches.ts';
 import type { Absence } from '../src/nmi/kube/watch/reflector.ts';
 import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
-import { scenarios } from '../lab/scenarios/all.ts';
 import { clientTable } from '../test/node/clients/support/client-table.ts';
 import { faultRows } from '../test/unit/deploy/monitoring/fault-alerts.ts';
 
@@ -37,7 +36,6 @@ const pages: Readonly<Record<string, Readonly<Record<string, () => string>>>> = 
   },
   'docs/operate.md': { 'refused lists': refusedListTable },
   'docs/reasons.md': { reasons: reasonTable, guide: reasonSections },
-  'docs/lab.md': { scenarios: scenarioList },
   'docs/clients.md': { clients: clientTable },
 };
 
@@ -149,12 +147,6 @@ function refusedListTable(): string {
   );
   const head = ['never listed: 403', 'never listed: 404', 'listed before: 403', 'listed before: 404'];
   return table(['objects', '`--identity-owners`', ...head], rows);
-}
-
-function scenarioList(): string {
-  return scenarios
-    .map(({ name, title, inTour }) => `- \`${name}\`${inTour ? ' (tour)' : ''}: ${title}`)
-    .join('\n');
 }
 
 if (import.meta.main) {
