@@ -238,15 +238,15 @@ export class GrantIndex {
     this.#settle('pods');
   }
 
-  /** The namespace is unchanged, so only the label group may change. */
+  /** The namespace is unchanged, so only the label group and the service account may change. */
   #update(entry: PodEntry, pod: Pod): void {
     const groupKey = groupKeyOf(pod);
-    entry.pod = pod;
     this.#touched.add(entry);
-    if (groupKey === entry.groupKey) return;
-    this.#leaveGroup(entry);
+    const stays = groupKey === entry.groupKey && pod.serviceAccount === entry.pod.serviceAccount;
+    if (!stays) this.#leaveGroup(entry);
+    entry.pod = pod;
     entry.groupKey = groupKey;
-    if (groupKey !== undefined) this.#entriesByGroup.add(groupKey, entry);
+    if (!stays && groupKey !== undefined) this.#entriesByGroup.add(groupKey, entry);
   }
 
   #attach(entry: PodEntry): void {
