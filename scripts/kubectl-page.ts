@@ -103,6 +103,7 @@ They print what they would change, and change objects in the cluster with \`--ap
 nothing, and reads nothing: it prints the \`az\` lines.
 
 - One context and one namespace count from the first read to the last write, and every printed command names that context.
+- The API server judges an object before it is shown (\`kubectl create --dry-run=server\`): what it would refuse is an error.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
 - Of a service account, only annotations that it lacks are written.
 - Nothing is deleted but the pod that \`test\` has made.

@@ -100,12 +100,21 @@ describeOnNewestVersion('verbs that write', (cluster) => {
   const add = (name: string, id = clientId) =>
     `identity add ${name} --client-id ${id} --resource-id ${ordersId} --apply`;
   const chain = `--type chain --federation pod --application ${clientId} --agent-identity ${clientId} --tenant-id ${tenant}`;
+  const entra = `--client-id ${clientId} --tenant-id ${tenant}`;
   const federate = 'migrate to-federation --tenant-id contoso.example';
   const inContext = /^# In context shop, namespace shop:$/m;
   const verbs: readonly (readonly [words: string, changes: string, said: RegExp, code?: number])[] =
     [
       [add('mine'), 'shop/azureidentities/mine', inContext],
       [`identity add mine ${chain} --apply`, 'shop/azureidentities/mine', inContext],
+      [`identity add bad --client-id mine`, '', /must be a GUID/, 1],
+      [`identity add bad --resource-id [system]`, '', /must be the Azure resource id/, 1],
+      [`identity add bad --type federated --client-id ${clientId}`, '', /need a tenant/, 1],
+      [`identity add bad --type secret ${entra}`, '', /need the name of the Secret/, 1],
+      [`identity add bad ${entra} --federation binding`, '', /only types 3 and 4 are federated/, 1],
+      [`identity add bad ${entra} --application ${clientId}`, '', /are of type 4, a chain/, 1],
+      [`identity add bad ${entra} --type chain`, '', /type 4 needs application.clientID/, 1],
+      [`identity add bad ${chain} --client-id ${clientId}`, '', /AADSTS700231/, 1],
       ['identity assign orders --selector mine --apply', '', /exists; its spec\.selector is/, 1],
       [
         'migrate to-workload-identity',

@@ -1,4 +1,5 @@
 /** A cluster as it would be after manifests were applied to it, and what is wrong by them. Pure. */
+import { isDeepStrictEqual } from 'node:util';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { tuning } from '../../nmi/config/tuning.ts';
 import type { Finding } from '../../nmi/diagnosis/finding.ts';
@@ -44,11 +45,16 @@ export function applyTo(
   const merge = (known: readonly RawObject[], own: readonly RawObject[]) => {
     const byKey = new Map(known.map((each) => [keyOf(each), each]));
     for (const each of own) {
-      const metadata = metadataOf(each);
+      const key = keyOf(each);
+      const before = byKey.get(key);
       // The oldest identity is chosen, the oldest bindings count.
-      const since =
-        stringAt(metadataOf(byKey.get(keyOf(each)) ?? metadata), 'creationTimestamp') || addedAt;
-      byKey.set(keyOf(each), { ...each, metadata: { ...metadata, creationTimestamp: since } });
+      const creationTimestamp =
+        stringAt(metadataOf(before ?? each), 'creationTimestamp') || addedAt;
+      const metadata = { ...metadataOf(each), creationTimestamp };
+      // What agents reported is about an object as it was.
+      const isSame = before !== undefined && isDeepStrictEqual(specOf(before), specOf(each));
+      const { uid } = metadataOf(isSame ? before : each);
+      byKey.set(key, { ...each, metadata: { ...metadata, uid } });
     }
     return [...byKey.values()];
   };

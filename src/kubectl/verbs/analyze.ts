@@ -82,7 +82,7 @@ async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<Ex
     `${summaryOf(findings)} of ${pods} pods${what}`,
     ...(verbose ? renderUnread(unread) : countUnread(unread)),
   ]);
-  return exitOf(context, (limit) => reaches(findings, limit));
+  return exitOf(context, (limit) => reaches(all, limit));
 }
 
 interface Analysis {

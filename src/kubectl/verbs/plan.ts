@@ -8,6 +8,7 @@ import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import type { RawObject } from '../base/object.ts';
 import { identityResources } from '../cluster/resources.ts';
+import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { kubectlCommand, type PinnedContext } from './context.ts';
 import { reportFlags, switchFlag } from './verb.ts';
@@ -29,12 +30,15 @@ export const emptyPlan: Plan = { objects: [], changes: [], az: [], notes: [] };
 
 export const asOurselves = '--field-manager=kubectl-nmi';
 
+const createWords = ['create', '--filename=-', asOurselves];
+
 export async function carryOut(
   context: PinnedContext,
-  plan: Plan,
+  planned: Plan,
   apply: boolean,
 ): Promise<ExitCode> {
   const { io, output } = context;
+  const plan = apply ? planned : await judge(context, planned);
   if (output === 'text') io.stdout(renderPlan(context, plan));
   if (apply) await applyAll(context, plan);
   if (output !== 'text') {
@@ -43,6 +47,19 @@ export async function carryOut(
     io.stdout(renderReport(output, value, () => []));
   }
   return exitCodes.ok;
+}
+
+/** The API server refuses what it would refuse with `--apply`. Who may not create the objects can hand them on. */
+async function judge({ kubectl }: PinnedContext, plan: Plan): Promise<Plan> {
+  const { objects, notes } = plan;
+  if (objects.length === 0) return plan;
+  const run = await kubectl.run([...createWords, '--dry-run=server'], {
+    input: renderYaml(objects),
+  });
+  if (run.code === 0) return plan;
+  const failure = classifyFailure(run);
+  if (failure.kind !== 'forbidden') throw toPluginError(failure, 'create the objects');
+  return { ...plan, notes: [...notes, `Not checked by the API server: ${failure.detail}`] };
 }
 
 function renderPlan(context: PinnedContext, { objects, changes, az, notes }: Plan): string {
@@ -67,8 +84,7 @@ async function applyAll(
   // Standard output of other formats must contain only the document.
   const report = output === 'text' ? io.stdout : io.stderr;
   if (objects.length > 0) {
-    const words = ['create', '--filename=-', asOurselves];
-    report(await kubectl.expect('create the objects', words, renderYaml(objects)));
+    report(await kubectl.expect('create the objects', createWords, renderYaml(objects)));
   }
   for (const words of changes) report(await kubectl.expect(words.join(' '), words));
 }

@@ -43,6 +43,8 @@ export interface Recorded {
   readonly currentNamespace?: string;
   /** What kubectl prints at every read. */
   readonly unreachable?: string;
+  /** What the API server says against objects that are only shown. */
+  readonly refusal?: string;
   readonly onSleep?: (ms: number) => void;
   /** Default: `nowWallMs`. */
   readonly wallMs?: number;
@@ -153,6 +155,9 @@ function read(args: readonly string[], recorded: Recorded): ProgramRun | undefin
     if (!args.includes('--output=json')) return ok(namespace);
     const contexts = [{ name: 'dev', context: { namespace } }];
     return ok(JSON.stringify({ 'current-context': 'dev', contexts }));
+  }
+  if (args[0] === 'create' && args.includes('--dry-run=server')) {
+    return recorded.refusal === undefined ? ok('') : failed(recorded.refusal);
   }
   if (args[0] !== 'get') return undefined;
   if (recorded.unreachable !== undefined) return failed(recorded.unreachable);

@@ -1,10 +1,9 @@
 /** `kubectl nmi identity`: the verbs of `az aks pod-identity`, for managed mode. */
 import { credentialKinds } from '../../../nmi/sources/entra/credentials/kinds.ts';
-import { isGuid } from '../../../cache/index/identifiers.ts';
 import { stringAt } from '../../../base/json-value.ts';
 import { renderAz } from '../../azure/az.ts';
 import { servedIdOf } from '../../azure/federation.ts';
-import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
+import { showClientIdLine } from '../../azure/identity-id.ts';
 import { exitCodes } from '../../base/io.ts';
 import { nameOf, namespaceOf, specOf } from '../../base/object.ts';
 import { renderTable } from '../../../base/printable.ts';
@@ -153,85 +152,35 @@ interface AddFlags {
   readonly agentIdentity: string;
 }
 
+/** Whether the flags fit together, the API server says. */
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { resourceId, clientId, tenantId, type, federation, secret } = flags;
-  const { application, agentIdentity } = flags;
-  const kinds = credentialKinds.filter(({ typeTitle }) => typeTitle === type);
-  if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
+  const { resourceId, clientId, tenantId, federation, secret, application, agentIdentity } = flags;
+  if (resourceId + clientId + agentIdentity === '') {
     throw usageError(
-      `${resourceId} is no Azure resource id of a user-assigned identity`,
-      'Print it: az identity show --name NAME --resource-group GROUP --query id',
+      'no id of the identity is given',
+      `Give --client-id. This shows it: ${renderAz(showClientIdLine(''))}`,
     );
   }
-  const isOfEntra = kinds.length > 0;
-  const isChain = kinds.some(({ objectKind }) => objectKind === 'chain');
-  // The metadata service of the node takes either id.
-  const isOfNode = kinds.length === 0 || isChain;
-  const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
-  const isFederated = kinds.some(({ isOfPod }) => isOfPod);
-  for (const [what, value, isUsed, types] of [
-    ['federation', federation ?? '', isFederated, 'federated'],
-    ['Secret', secret, needsSecret, 'secret or certificate'],
-    ['application', application, isChain, 'chain'],
-    ['agent identity', agentIdentity, isChain, 'chain'],
-  ] as const) {
-    if (value !== '' && !isUsed)
-      throw usageError(`type ${type} has no ${what}`, `Give --type ${types}.`);
-  }
-  if (isChain && federation !== undefined) {
-    checkFederatedChain(flags);
-  } else if (!isGuid(clientId) && !(isOfNode && clientId === '' && resourceId !== '')) {
-    throw usageError(
-      'the client id is missing or is no GUID',
-      `Give --client-id. This shows it: ${renderAz(showClientIdLine(resourceId))}`,
-    );
-  }
-  for (const [what, value, isNeeded, flag] of [
-    ['a tenant', tenantId, isOfEntra, '--tenant-id'],
-    ['a Secret', secret, needsSecret, '--secret, a Secret of the same namespace'],
-    ['the client id of an application', application, isChain, '--application'],
-  ] as const) {
-    if (isNeeded && value === '') throw usageError(`type ${type} needs ${what}`, `Give ${flag}.`);
-  }
-  // Whether the ids of a chain are GUIDs, the API server checks.
-  const ofTenant = isChain
-    ? { application: { tenantID: tenantId, clientID: application } }
-    : { tenantID: tenantId };
+  const [type = 0] = [...typeTitles].find(([, title]) => title === flags.type) ?? [];
+  const ofTenant = tenantId === '' ? {} : { tenantID: tenantId };
+  const ofApplication = { application: { tenantID: tenantId, clientID: application } };
   const spec = {
-    type: kinds[0]?.type ?? 0,
+    type,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
     ...(clientId === '' ? {} : { clientID: clientId }),
-    ...(isOfEntra ? ofTenant : {}),
+    ...(application === '' ? ofTenant : ofApplication),
     ...(agentIdentity === '' ? {} : { agentIdentity }),
     ...(federation === undefined ? {} : { federation }),
-    ...(needsSecret ? { clientPassword: { name: secret } } : {}),
+    ...(secret === '' ? {} : { clientPassword: { name: secret } }),
   };
   const added = await unlessThere(context, 'AzureIdentity', name, spec);
   const notes = [
     ...added.notes,
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
-    ...(isChain ? [`Pods name it by the client id ${servedIdOf({ spec })}.`] : []),
+    ...(application === '' ? [] : [`Pods name it by the client id ${servedIdOf({ spec })}.`]),
   ];
   return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
-}
-
-/** Its proof is a token of a service account, which only a blueprint may trust here. */
-function checkFederatedChain({ federation, clientId, resourceId, agentIdentity }: AddFlags): void {
-  if (clientId + resourceId !== '') {
-    throw usageError(
-      'a chain by federation has no managed identity',
-      'Leave out --client-id and --resource-id, or --federation.',
-    );
-  }
-  if (agentIdentity === '') {
-    throw usageError(
-      'a chain by federation needs an agent identity',
-      'Give --agent-identity. An application that trusts a service account has --type federated.',
-    );
-  }
-  if (federation === 'binding')
-    throw usageError('a chain cannot use an identity binding', 'Give --federation pod or node.');
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {

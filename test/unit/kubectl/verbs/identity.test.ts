@@ -97,47 +97,36 @@ spec:
     });
   }
 
-  const wrong: readonly (readonly [words: string, said: RegExp])[] = [
-    ['new', /client id is missing[^]*az identity list/],
-    [
-      `new --resource-id ${ordersId} --type federated --tenant-id ${tenant}`,
-      /client id is missing[^]*az identity show --ids/,
-    ],
-    [`new --resource-id ${ordersId} --client-id mine`, /client id is missing or is no GUID/],
-    ['new --client-id mine', /client id is missing or is no GUID[^]*az identity list/],
-    ['new --resource-id orders', /orders is no Azure resource id/],
-    [`new --resource-id [system] ${ids}`, /is no Azure resource id/],
+  for (const [words, said] of [
+    ['new', /no id of the identity is given[^]*az identity list/],
     [`New! ${ids}`, /cannot be the name of an object/],
-    [`new --type federated ${ids}`, /type federated needs a tenant/],
-    [`new ${typed} secret`, /needs a Secret/],
-    [`new ${ids} --federation binding`, /type user-assigned has no federation/],
-    [
-      `new ${ids} --application ${clientB}`,
-      /type user-assigned has no application[^]*--type chain/,
-    ],
-    [
-      `new --type federated ${ids} --agent-identity ${clientB}`,
-      /type federated has no agent identity[^]*--type chain/,
-    ],
-    [`new ${ids} --secret pfx`, /user-assigned has no Secret[^]*--type secret or certificate/],
-    [`new ${typed} chain`, /needs the client id of an application/],
-    [`new ${ids} --type chain --application ${clientB}`, /needs a tenant/],
-    [`new ${agent} --federation pod ${ids}`, /has no managed identity/],
-    [
-      `new ${agent} --federation pod --resource-id ${ordersId}`,
-      /Leave out --client-id and --resource-id, or --federation/,
-    ],
-    [`new ${chain} --federation pod`, /needs an agent identity[^]*--type federated/],
-    [`new ${agent} --federation binding`, /Give --federation pod or node/],
-    [`new ${agent}`, /client id is missing/],
-  ];
-  for (const [words, said] of wrong) {
+  ] as const) {
     it(`is refused: ${said.source}`, async () => {
       const { code, stdout, stderr } = await play(`identity add ${words}`, bed);
       assert.deepEqual([code, stdout], [2, '']);
       assert.match(stderr, said);
     });
   }
+
+  it('is refused by what the API server says, without a change', async () => {
+    const refusal =
+      'The AzureIdentity "new" is invalid: spec.tenantID: types 1, 2 and 3 need a tenant\n';
+    const { code, stdout, stderr, calls } = await play(`identity add new ${ids}`, {
+      ...bed,
+      refusal,
+    });
+    assert.deepEqual([code, stdout, calls], [1, '', []]);
+    assert.match(stderr, /^error: cannot create the objects: .* need a tenant\n/);
+  });
+
+  it('is shown to a user who may not create it, with that', async () => {
+    const refusal =
+      'Error from server (Forbidden): azureidentities.aadpodidentity.k8s.io is forbidden: User "dev" cannot create resource "azureidentities" in API group "aadpodidentity.k8s.io" in the namespace "shop"\n';
+    const { code, stdout } = await play(`identity add new ${ids}`, { ...bed, refusal });
+    assert.equal(code, 0);
+    assert.match(stdout, /^ {2}clientID: /m);
+    assert.match(stdout, /^# Not checked by the API server: .* User "dev" cannot create /m);
+  });
 });
 
 describe('kubectl nmi identity list', () => {

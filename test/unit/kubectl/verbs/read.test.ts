@@ -4,6 +4,7 @@ import { identityGrants } from '../../../../src/kubectl/cluster/resources.ts';
 import {
   bound,
   boundTestBed,
+  clientA,
   clientB,
   createAgentPod,
   createBinding,
@@ -39,6 +40,8 @@ describe('kubectl nmi analyze', () => {
     pods: [slip, createAgentPod('node-1')],
     [kinds.identities]: [orders, createIdentity('idle', {}, { namespace: 'x' })],
   };
+  const exception = createObject('AzurePodIdentityException', 'e', { podLabels: {} });
+  const loose = { [kinds.exceptions]: [exception] };
   const odd = { podSelector: {}, egress: [{ to: [{ ipBlock: { cidr: '10.0.0.0/33' } }] }] };
   const policies = { [kinds.policies]: [createObject('NetworkPolicy', 'p', odd)] };
   const blind = { ...bed, forbidden: { nodes: 'everywhere' } } as const;
@@ -77,6 +80,8 @@ spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073301] }
     ['analyze -A', boundTestBed(slipped), 1, /2 errors, 0 warnings, 2 info of 2 pods/],
     ['analyze -A --threshold error', boundTestBed(slipped), 1, /^(?![^]*identity_unbound)/],
     ['analyze --fail-on=never', boundTestBed(slipped), 0],
+    ['analyze --fail-on=warning --threshold=error', boundTestBed(loose), 1, /^0 errors/],
+    ['analyze', boundTestBed(loose), 0, /^0 errors, 1 warning/m],
     ['analyze', boundTestBed(idle), 0],
     ['analyze --fail-on=warning', boundTestBed(idle), 0],
     // A policy with a CIDR that is none.
@@ -149,6 +154,16 @@ kind: AzureIdentity
 metadata: { name: orders }
 spec: { type: 0, clientID: none }
 `,
+    'same.yaml': `
+kind: AzureIdentity
+metadata: { name: orders, labels: { team: shop } }
+spec: { type: 0, clientID: ${clientA} }
+`,
+    'mended.yaml': `
+kind: AzureIdentity
+metadata: { name: orders }
+spec: { type: 0, clientID: ${clientB} }
+`,
     'second.yaml': `
 kind: AzureIdentity
 metadata: { name: second }
@@ -168,6 +183,9 @@ spec: { podSelector: {}, policyTypes: [Egress], egress: [] }
   const bed = boundTestBed();
   const others = [broken, running, ...(bed.objects?.['pods'] ?? [])];
   const cluster = { ...boundTestBed({ pods: others }), files };
+  const [orders = {}] = bed.objects?.[kinds.identities] ?? [];
+  const events = [createEvent(orders, { reason: 'IdentityNotAssigned' })];
+  const refused = { ...boundTestBed({ events }), files };
   const [strict] = [createAgentPod('node-1', { args: ['--strict-identity'] })];
   const nothing = /^0 errors, 0 warnings, 0 info of 1 pods in these files and what they change/;
 
@@ -196,6 +214,9 @@ spec: { podSelector: {}, policyTypes: [Egress], egress: [] }
     ],
     // Older identities come first, as in the cluster.
     ['analyze -f second.yaml', cluster, 0, /of 0 pods/],
+    // An agent reported a refusal of the identity as it is.
+    ['analyze -f same.yaml', refused, 1, /AzureIdentity shop\/orders: identity_not_assigned$/m],
+    ['analyze -f mended.yaml', refused, 0],
     ['analyze -f policy.yaml', cluster, 1, /Pod shop\/web: network_policy$/m],
     // In its own namespace.
     ['analyze -f far.yaml', cluster, 1, /Pod far\/api \(Deployment\): binding_missing$/m],
