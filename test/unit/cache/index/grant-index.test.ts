@@ -348,6 +348,13 @@ describe('the work of one event', () => {
     assert.equal(index.grants.stats.recomputed, before);
   });
 
+  it('leaves nothing behind for the service account that a pod had before', () => {
+    const index = createIndexes(labelled('label', { serviceAccount: 'robot' }));
+    index.grants.bindings.upsert(createBinding({ serviceAccount: 'other' }));
+    index.pods.replace([labelled('label', { serviceAccount: 'default' })]);
+    assert.equal(index.grants.stats.labelGroups, 1);
+  });
+
   it('keeps the same grants object of a pod when only the status changed', () => {
     const pod = pods.find(({ uid }) => grants.grantsOf(uid)?.kind === 'bound')!;
     const before = grants.grantsOf(pod.uid);
