@@ -5,7 +5,7 @@
  * 1. Emulated (TCG), even if /dev/kvm exists: that KVM may run no stock kernel.
  * 2. `-icount`: the guest's clock counts its instructions, so that its time limits mean the same on
  *    a busy host. One CPU of 1 GIPS; a second of the guest took 5 to 7 s here.
- * 3. An uncompressed kernel, which starts 10 s faster, and `nice 5`: other tests that run beside it measure times.
+ * 3. An uncompressed kernel, which starts 10 s faster, and `nice 19`: tests beside it measure times.
  */
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -146,7 +146,7 @@ function sweepDead(): void {
 /** Ends with this process, even if it is killed: the kernel ends it then. */
 function start(tool: string, args: readonly string[], log: string): ChildProcess {
   const shell = ['sh', '-c', 'log=$0; exec "$@" >"$log" 2>&1', log];
-  const words = ['--pdeathsig=KILL', 'nice', '-n', '5', ...shell, tool, ...args];
+  const words = ['--pdeathsig=KILL', 'nice', '-n', '19', ...shell, tool, ...args];
   return spawn('setpriv', words, { stdio: 'ignore' });
 }
 
