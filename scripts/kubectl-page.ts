@@ -76,6 +76,10 @@ and its identity, if you may list Events (core/v1) in the namespace: a refusal o
 "for new tokens" while cached ones are valid. Without that right the verdict stays, with "not checked: refusals of the last hour" and the command that reads them.
 A user who may write Events in a namespace can write such ones there: an Event can hide another one, but never turns what objects refuse into GRANTED.
 
+\`doctor\` prints a line for each check, with \`ok\`, \`warning\`, \`error\` or \`not checked\`, and under it what was found, the fix and the page. A cause that
+many objects share is told once; \`-o json\` has a finding for each. \`--wait\` repeats the checks until no error is left, and standard error says which
+checks it waits for.
+
 Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, \`doctor\`) or failed, 2 usage, 69 out of reach,
 74 output lost (a full disk, a closed pipe), 77 no right. With \`--fail-on=warning\` warnings exit with 1 too, as a missing grant does for \`grants\`; with
 \`--fail-on=never\` nothing that is found does.

@@ -4,6 +4,7 @@ import { styleText } from 'node:util';
 type Style = Parameters<typeof styleText>[0];
 
 const severities: Readonly<Record<string, Style>> = {
+  ok: 'green',
   error: 'red',
   warning: 'yellow',
   info: 'cyan',
@@ -15,7 +16,7 @@ const verdicts: Readonly<Record<string, Style>> = { GRANTED: 'green', REFUSED: '
 export function paint(text: string): string {
   return text
     .replaceAll(
-      /^(error|warning|info)(?= +[A-Z][^\n]*: [a-z0-9_]+$)|^(?:error|warning):/gm,
+      /(?<=^(?: {2})?)(?:error|warning|info)(?= +[A-Z][^\n]*: [a-z0-9_]+$)|^(?:ok|error|warning)(?= {2,}\S)|^(?:error|warning):/gm,
       (word) => style(severities[word.replace(':', '')] ?? 'red', word),
     )
     .replaceAll(/(?<=^pod \S+: )[A-Z][A-Z ]*[A-Z](?=[,:.]|$)/gm, (verdict) =>

@@ -63,11 +63,20 @@ export function mergeUnread(unread: readonly Unread[]): readonly Unread[] {
   });
 }
 
+/** What several checks lack is one. */
+export function mergeCauses(unread: readonly Unread[]): readonly Unread[] {
+  const groups = Map.groupBy(unread, ({ what, why }) => `${what} ${why}`);
+  return [...groups.values()].flatMap((same) => {
+    const loses = same.map((each) => each.loses).join(', ');
+    return same.slice(0, 1).map((each) => ({ ...each, loses }));
+  });
+}
+
 export function renderUnread(unread: readonly Unread[]): readonly string[] {
   if (unread.length === 0) return [];
-  const lines = unread.flatMap(({ what, why, loses }) => [
+  const lines = [...Map.groupBy(unread, ({ loses }) => loses)].flatMap(([loses, each]) => [
     `  ${loses}`,
-    `    cannot ${what}: ${why}`,
+    ...each.map(({ what, why }) => `    cannot ${what}: ${why}`),
   ]);
   return ['', 'Not checked:', ...lines];
 }

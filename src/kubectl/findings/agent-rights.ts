@@ -8,20 +8,15 @@ import type { AgentView } from '../cluster/agents.ts';
 import { identityGrants, identityResources } from '../cluster/resources.ts';
 import type { Right } from '../cluster/rights.ts';
 
-/** In all namespaces. The replaced system writes nothing, and has no grants. */
-export function rightsOfAgent({ config, isOldNmi }: AgentView): readonly Right[] {
-  const kinds = [
-    'pods',
-    ...Object.values(identityResources),
-    ...(isOldNmi ? [] : [identityGrants]),
-  ];
-  const reads = kinds.flatMap((resource) =>
+/** In all namespaces. */
+export function rightsOfAgent({ config }: AgentView): readonly Right[] {
+  const reads = ['pods', ...Object.values(identityResources), identityGrants].flatMap((resource) =>
     ['list', 'watch'].map((verb) => ({ verb, resource, mayBeAsNode: resource === 'pods' })),
   );
   const { events = false, startupTaint = '', workloadIdentity = false } = config ?? {};
   return [
     ...reads,
-    ...(events && !isOldNmi ? [{ verb: 'create', resource: 'events.events.k8s.io' }] : []),
+    ...(events ? [{ verb: 'create', resource: 'events.events.k8s.io' }] : []),
     ...(startupTaint === '' ? [] : taintRights),
     ...(workloadIdentity ? accountRights : []),
   ];
@@ -80,6 +75,6 @@ export function findingOfIdentityRight(account: string, right: IdentityRight): F
   return createFinding('agent_rights', {
     object: `ServiceAccount ${account}`,
     text: `It may not ${verb} ${resource} in namespace ${namespace}, which AzureIdentity ${identities[0] ?? ''}${more} needs.`,
-    fix: `Set rbac.${option} of the chart; rbac.${list}, if it is set, must have ${namespace}.`,
+    fix: `Set rbac.${option} of the chart; rbac.${list}, if it is set, must have the namespace.`,
   });
 }

@@ -23,49 +23,46 @@ function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
   });
 }
 
-/** @param nodes undefined if they could not be read. @param elsewhere in other namespaces. */
+/** @param nodes undefined if they could not be read. @param agents undefined before an installation. */
 export function examineAgents(
   nodes: readonly RawObject[] | undefined,
-  agents: readonly AgentView[],
+  agents?: readonly AgentView[],
   elsewhere: readonly AgentView[] = [],
 ): readonly Finding[] {
-  const versions = new Set(agents.filter(({ isOldNmi }) => !isOldNmi).map(versionOf));
-  const text = `Agents of the versions ${[...versions].toSorted().join(', ')} run.`;
+  const own = (agents ?? []).filter(({ isOldNmi }) => !isOldNmi);
+  const versions = [...new Set(own.map(versionOf))].toSorted();
   const isEmpty = nodes !== undefined && nodesOfAgents(nodes).length === 0;
+  const text = `Agents of the versions ${versions.join(', ')} run.`;
   return [
-    ...findingsOf('Cluster', [[isEmpty, 'nodes_missing', 'No Linux node is in the cluster.']]),
+    ...findIf(isEmpty, 'nodes_missing', 'Cluster', 'No Linux node is in the cluster.'),
     ...examineNodes(nodes ?? [], agents, elsewhere),
-    ...ofAgents(agents),
-    ...findingsOf('Cluster', [[versions.size > 1, 'agent_versions', text]]),
+    ...ofAgents(agents ?? []),
+    ...findIf(versions.length > 1, 'agent_versions', 'Cluster', text),
   ];
 }
 
-function findingsOf(
-  object: string,
-  cases: readonly (readonly [applies: boolean, code: Code, text: string])[],
-): readonly Finding[] {
-  return cases.flatMap(([applies, code, text]) =>
-    applies ? oneFinding(code, { object, text }) : [],
-  );
+function findIf(applies: boolean, code: Code, object: string, text: string): readonly Finding[] {
+  return applies ? oneFinding(code, { object, text }) : [];
 }
 
+/** @param elsewhere agents in other namespaces. */
 export function examineNodes(
   nodes: readonly RawObject[],
-  agents: readonly AgentView[],
+  agents: readonly AgentView[] | undefined,
   elsewhere: readonly AgentView[] = [],
 ): readonly Finding[] {
+  const served = agents && new Set(servingAgents(agents).keys());
   return nodesOfAgents(nodes).flatMap((node) => {
     const name = nameOf(node);
-    const here = agents.filter((agent) => agent.node === name && !agent.isOldNmi);
+    const object = `Node ${name}`;
     const kernel = stringAt(asRecord(statusOf(node)['nodeInfo']), 'kernelVersion');
     // Before 5.10.
     const isOld = /^(?:[0-4]|5\.\d)(?!\d)/.test(kernel);
+    const isMissing = served?.has(name) === false;
     return [
-      ...findingsOf(`Node ${name}`, [
-        [here.length === 0, 'agent_missing', 'No pod of the agent is on the node.'],
-      ]),
-      ...(here.length === 0 ? [] : ofReleases(name, [...agents, ...elsewhere])),
-      ...findingsOf(`Node ${name}`, [[isOld, 'kernel_old', `The node has the kernel ${kernel}.`]]),
+      ...findIf(isMissing, 'agent_missing', object, 'No pod of the agent is on the node.'),
+      ...(isMissing ? [] : ofReleases(name, [...(agents ?? []), ...elsewhere])),
+      ...findIf(isOld, 'kernel_old', object, `The node has the kernel ${kernel}.`),
     ];
   });
 }
@@ -76,7 +73,7 @@ export function ofReleases(node: string, agents: readonly AgentView[]): readonly
   const sets = new Set(here.map(({ namespace, pod }) => `${namespace} ${controllerOf(pod)}`));
   const titles = here.map((each) => `${each.namespace}/${each.name}`).join(' and ');
   const text = `The agents ${titles} are on the node.`;
-  return findingsOf(`Node ${node}`, [[sets.size > 1, 'agents_on_node', text]]);
+  return findIf(sets.size > 1, 'agents_on_node', `Node ${node}`, text);
 }
 
 export function ofAgents(agents: readonly AgentView[]): readonly Finding[] {

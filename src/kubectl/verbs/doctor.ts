@@ -2,35 +2,6 @@
 import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderTable } from '../../base/printable.ts';
 import {
-  conditionOf,
-  labelsOf,
-  nameOf,
-  namespaceOf,
-  recordsAt,
-  specOf,
-  type RawObject,
-} from '../base/object.ts';
-import type { ExitCode } from '../base/plugin-error.ts';
-import {
-  beginsWith,
-  unverified,
-  verifiedOf,
-  viewAgent,
-  type AgentView,
-} from '../cluster/agents.ts';
-import { group, identityResources } from '../cluster/resources.ts';
-import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
-import { askRight, everywhere, type Answer, type Right } from '../cluster/rights.ts';
-import { isLabeled, readAgents } from '../cluster/trusted-agents.ts';
-import {
-  findingOfIdentityRight,
-  rightsForIdentities,
-  rightsOfAgent,
-  type IdentityRight,
-} from '../findings/agent-rights.ts';
-import { examineAgents, findMic } from '../findings/agents.ts';
-import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
-import {
   createFinding,
   type Finding,
   oneFinding,
@@ -38,11 +9,36 @@ import {
   renderFindings,
   sortFindings,
 } from '../../nmi/diagnosis/finding.ts';
-import type { Kubectl } from '../transport/kubectl.ts';
+import {
+  conditionOf,
+  labelsOf,
+  nameOf,
+  namespaceOf,
+  recordsAt,
+  specOf,
+  titleOf,
+  type RawObject,
+} from '../base/object.ts';
+import type { ExitCode } from '../base/plugin-error.ts';
+import { beginsWith, viewAgent, type AgentView } from '../cluster/agents.ts';
+import { group, identityResources } from '../cluster/resources.ts';
+import { isLabeled, readAgents } from '../cluster/trusted-agents.ts';
+import { describeUnread, mergeCauses, renderUnread, type Unread } from '../cluster/unread.ts';
+import { examineAgents, findMic } from '../findings/agents.ts';
+import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
+import { hasEnded } from '../findings/pods.ts';
+import type { Read } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
+import {
+  judgeAgentRights,
+  readAgentRights,
+  readTrusted,
+  type Judged,
+  type Look,
+} from './agent-right.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
-import { section } from './explain.ts';
-import { failFlags, reportFlags, scopeFlags, switchFlag, type AddVerb } from './verb.ts';
+import { durationOf } from './flag-values.ts';
+import { failFlags, reportFlags, switchFlag, type AddVerb } from './verb.ts';
 
 export const addDoctor: AddVerb = (parser, start) =>
   parser.command(
@@ -50,130 +46,191 @@ export const addDoctor: AddVerb = (parser, start) =>
     'checks the cluster before (--pre) and after an installation',
     (verb) =>
       verb
-        .options({ ...reportFlags, ...failFlags, ...scopeFlags })
+        .options({ ...reportFlags, ...failFlags })
         .option('pre', switchFlag('Before an installation: no agent is looked for.'))
+        .option('wait', {
+          describe: 'Repeat the checks until no error is left, for 5m or as long as given (90s).',
+        })
         .example('$0 doctor --pre', 'is the cluster fit for the agent?')
-        .example('$0 doctor', 'is the installation complete?'),
-    (flags) => start(flags, (context) => doctor(context, flags.pre)),
+        .example('$0 doctor --wait', 'is the installation complete, or soon?'),
+    ({ pre, wait = 0, ...flags }) => {
+      const waitMs = durationOf('--wait', wait === true ? '5m' : String(wait));
+      return start(flags, (context) => doctor(context, pre ? 'before' : 'after', waitMs));
+    },
   );
 
-interface Examined {
-  readonly checks: readonly { readonly check: string; readonly result: string }[];
-  readonly findings: readonly Finding[];
+type When = 'before' | 'after';
+
+interface Check {
+  readonly title: string;
+  readonly run: (look: Look) => Promise<Judged | undefined>;
+  /** Of the installation; without it, both. */
+  readonly when: When | undefined;
 }
 
-function examined(check: string, result: string, findings: readonly Finding[]): Examined {
-  return { checks: [{ check, result }], findings };
+/** @param read undefined is what the user may not see. @param judge of what the cluster has, if it has it. */
+function check<T>(
+  title: string,
+  read: (look: Look) => Promise<T | undefined>,
+  judge: (facts: T) => Judged | undefined,
+  when?: When,
+): Check {
+  const run = async (look: Look) => {
+    const facts = await read(look);
+    return facts === undefined ? { result: '' } : judge(facts);
+  };
+  return { title, run, when };
 }
 
-async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
+const notChecked = 'not checked';
+const webhooks = 'validatingwebhookconfigurations.admissionregistration.k8s.io';
+
+const [serverCheck, ...checks]: readonly [Check, ...Check[]] = [
+  check('API server', readServer, judgeServer),
+  check('custom resource definitions', readDefinitions, judgeDefinitions),
+  check('MIC of aad-pod-identity', ({ list }) => list('pods'), judgeMic),
+  check('nodes', ({ list }) => list('nodes'), judgeNodes, 'before'),
+  check('agents', readNodesAndAgents, judgeAgents, 'after'),
+  check('rights of the agent', readAgentRights, judgeAgentRights, 'after'),
+  check('identity owners', readTrusted, judgeOwners, 'after'),
+  check('boot guard', readPods('boot-guard'), judgeGuards, 'after'),
+  check('status conditions', readPods('conditions'), judgeConditions, 'after'),
+  check('nodes of Karpenter', readKarpenter, judgeKarpenter),
+  check('admission policies', ({ list }) => list(webhooks), judgePolicies),
+];
+
+const pauseMs = 5_000;
+
+async function doctor(given: VerbContext, when: When, waitMs: number): Promise<ExitCode> {
+  const { io } = given;
+  const said = new Set<string>();
+  const once = (say: (text: string) => void) => (text: string) => {
+    if (!said.has(text)) say(text);
+    said.add(text);
+  };
+  const context = { ...given, warn: once(given.warn) };
+  const tell = once(io.stderr);
+  const endMs = io.wallMs() + waitMs;
+  for (;;) {
+    const checked = await examine(context, when);
+    const failing = checked.filter(({ mark }) => mark === 'error');
+    if (failing.length === 0 || io.wallMs() >= endMs) return report(context, checked);
+    tell(`waiting for ${failing.map(({ title, result }) => `${title}: ${result}`).join('; ')}\n`);
+    await io.sleep(pauseMs);
+  }
+}
+
+async function examine(context: VerbContext, when: When) {
   const { kubectl } = context;
-  const unread: Unread[] = [];
-  const list: List = async (resource, loses, what = `list ${resource}`) =>
-    valueOrUnread(await kubectl.list(resource, undefined), what, loses, unread);
-  const server = await checkServer(context);
-  const [definitions, rights, nodes, pods, read] = await Promise.all([
-    checkDefinitions(context, unread),
-    checkOwnRights(context, unread),
-    list('nodes', 'nodes without an agent'),
-    list('pods', 'agents and leftovers of aad-pod-identity', 'list pods of all namespaces'),
-    isPre ? undefined : readAgents(context),
-  ]);
-  const agents =
-    read && valueOrUnread(read, 'list the pods of the agents', 'agents and their rights', unread);
-  const parts = [
-    server,
-    definitions,
-    rights,
-    checkPods(pods),
-    ...(isPre ? [checkNodes(nodes)] : []),
-    ...(agents === undefined
-      ? []
-      : [
-          checkAgents(nodes, agents, elsewhereIn(pods, context.agentNamespace)),
-          await checkAgentRights(kubectl, list, agents, unread),
-          examined('identity owners', ownersOf(agents), []),
-          ...(pods === undefined ? [] : checkParts(pods, context.agentNamespace)),
-        ]),
-    await checkKarpenter(list, nodes, pods),
-    await checkPolicies(list),
-  ];
-  const findings = sortFindings(parts.flatMap((part) => part.findings));
-  const checks = parts.flatMap((part) => part.checks);
-  print(context, { kind: 'Diagnosis', checks, findings, unread }, () => [
-    ...renderTable(
-      ['CHECK', 'RESULT'],
-      checks.map(({ check, result }) => [check, result]),
-    ),
-    ...section('Findings:', renderFindings(findings)),
-    ...renderUnread(unread),
-  ]);
+  const lists = new Map<string, Promise<Read<readonly RawObject[]>>>();
+  let agents: Promise<Read<readonly AgentView[]>> | undefined;
+  const run = async ({ title, run: runCheck }: Check) => {
+    const unread: Unread[] = [];
+    const open: Look['open'] = (what, why) => {
+      const isText = typeof why === 'string';
+      unread.push(isText ? { what, why, loses: title } : describeUnread(what, why, title));
+    };
+    const valueOf = <T>(what: string, read: Read<T>) => {
+      if (!read.ok) open(what, read.failure);
+      return read.ok ? read.value : undefined;
+    };
+    const list = async (resource: string) => {
+      const listing = lists.get(resource) ?? kubectl.list(resource, undefined);
+      lists.set(resource, listing);
+      return valueOf(`list ${resource}`, await listing);
+    };
+    const listAgents = async () =>
+      valueOf('list pods of the agents', await (agents ??= readAgents(context)));
+    const judged = await runCheck({ ...context, list, agents: listAgents, open });
+    if (judged === undefined) return [];
+    const { result, findings = [] } = judged;
+    const worst = (['error', 'warning'] as const).find((each) => reaches(findings, each));
+    const mark = worst ?? (unread.length > 0 ? notChecked : 'ok');
+    return [{ title, mark, result, findings: sortFindings(findings), unread }];
+  };
+  const due = checks.filter((each) => each.when === undefined || each.when === when);
+  // Alone and first: without a server there is nothing to read.
+  return [await run(serverCheck), ...(await Promise.all(due.map(run)))].flat();
+}
+
+function report(context: VerbContext, checked: Awaited<ReturnType<typeof examine>>): ExitCode {
+  const findings = sortFindings(checked.flatMap((each) => each.findings));
+  const unread = mergeCauses(checked.flatMap((each) => each.unread));
+  const shown = checked.map(({ title, mark, result }) => ({ check: title, mark, result }));
+  print(context, { kind: 'Diagnosis', checks: shown, findings, unread }, () => {
+    const rows = checked.map(({ mark, title, result }) => [mark, title, result]);
+    const [head = '', ...lines] = renderTable(['MARK', 'CHECK', 'RESULT'], rows);
+    const body = checked.flatMap(({ findings: own }, at) => [
+      lines[at] ?? '',
+      ...renderFindings(causesOf(own)).map((line) => `  ${line}`),
+    ]);
+    return [head, ...body, ...renderUnread(unread)];
+  });
   return exitOf(context, (limit) => reaches(findings, limit));
 }
 
-/** The result of what could not be seen; why not is among the unread. */
-const notChecked = 'not checked';
+/** What objects share is told once: their fixes differ in the name only. JSON has each of them. */
+function causesOf(findings: readonly Finding[]): readonly Finding[] {
+  const most = 10;
+  const causeOf = ({ code, severity, fix, object }: Finding) =>
+    `${code} ${severity} ${fix.replaceAll(object.replace(/^.*[ /]/, ''), '')}`;
+  return [...Map.groupBy(findings, causeOf).values()].flatMap(([first, ...others]) => {
+    if (first === undefined) return [];
+    const texts = others.map(({ object, text }) =>
+      object === first.object ? text : `${object}: ${text}`,
+    );
+    const more = texts.length > most ? [`${texts.length - most} more: see -o json`] : [];
+    return [{ ...first, details: [...first.details, ...texts.slice(0, most), ...more] }];
+  });
+}
 
-/** Of all namespaces; without the right, what is lost is among the unread. */
-type List = (
-  resource: string,
-  loses: string,
-  what?: string,
-) => Promise<readonly RawObject[] | undefined>;
-
-async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
+async function readServer({ kubectl }: Look): Promise<string> {
   const run = await kubectl.run(['version', '--output=json']);
   const server = asRecord(parseRecord(run.stdout)?.['serverVersion']);
   if (server === undefined) throw toPluginError(classifyFailure(run), 'reach the API server');
-  const version = stringAt(server, 'gitVersion');
+  return stringAt(server, 'gitVersion');
+}
+
+function judgeServer(version: string): Judged {
   const [, minor = '28'] = /^v1\.(\d+)/.exec(version) ?? [];
   const old = { object: 'Cluster', text: `The API server is ${version}.` };
-  return examined('API server', version, Number(minor) < 28 ? oneFinding('server_old', old) : []);
+  return { result: version, findings: Number(minor) < 28 ? oneFinding('server_old', old) : [] };
 }
 
 /** Fields that this version added to each kind; old definitions lack them. */
-const newFields: Readonly<Record<string, readonly string[]>> = {
-  azureidentities: [
-    'spec.allowedResources',
-    'spec.federation',
-    'spec.notBefore',
-    'status.conditions',
+const newFields: readonly (readonly [plural: string, fields: readonly string[]])[] = [
+  [
+    'azureidentities',
+    ['spec.allowedResources', 'spec.federation', 'spec.notBefore', 'status.conditions'],
   ],
-  azureidentitybindings: ['spec.serviceAccount', 'status.conditions'],
-  azurepodidentityexceptions: [],
-  azureidentitygrants: [],
-};
+  ['azureidentitybindings', ['spec.serviceAccount', 'status.conditions']],
+  ['azurepodidentityexceptions', []],
+  ['azureidentitygrants', []],
+];
 
-async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Promise<Examined> {
+async function readDefinitions({ kubectl, open }: Look) {
+  const resource = 'customresourcedefinitions.apiextensions.k8s.io';
   const reads = await Promise.all(
-    Object.keys(newFields).map(async (plural) => ({
-      plural,
-      read: await kubectl.get(
-        'customresourcedefinitions.apiextensions.k8s.io',
-        '',
-        `${plural}.${group}`,
-      ),
-    })),
+    newFields.map(([plural]) => kubectl.get(resource, '', `${plural}.${group}`)),
   );
-  const findings = reads.flatMap(({ plural, read }) => {
+  const failed = reads.find((read) => !read.ok && read.failure.kind !== 'not-found');
+  if (failed?.ok === false) open(`get ${resource}`, failed.failure);
+  return failed === undefined ? reads.map((read) => (read.ok ? read.value : undefined)) : undefined;
+}
+
+function judgeDefinitions(definitions: readonly (RawObject | undefined)[]): Judged {
+  const findings = newFields.flatMap(([plural, fields], at) => {
     const object = `CustomResourceDefinition ${plural}.${group}`;
-    if (read.ok) {
-      const lacking = (newFields[plural] ?? []).filter((field) => !hasField(read.value, field));
-      const text = `It lacks the fields ${lacking.join(', ')}.`;
-      return lacking.length === 0 ? [] : oneFinding('crd_old', { object, text });
-    }
-    if (read.failure.kind === 'not-found') {
+    const definition = definitions[at];
+    if (definition === undefined) {
       return oneFinding('crd_missing', { object, text: 'It is not in the cluster.' });
     }
-    const loses = `version of the definition ${plural}`;
-    unread.push(describeUnread(`get ${object}`, read.failure, loses));
-    return [];
+    const lacking = fields.filter((field) => !hasField(definition, field));
+    const text = `It lacks the fields ${lacking.join(', ')}.`;
+    return lacking.length === 0 ? [] : oneFinding('crd_old', { object, text });
   });
-  const found = reads.filter(({ read }) => read.ok).length;
-  const unknown = reads.filter(({ read }) => !read.ok && read.failure.kind !== 'not-found').length;
-  const rest = unknown === 0 ? '' : `, ${unknown} ${notChecked}`;
-  const result = unknown === reads.length ? notChecked : `${found} of ${reads.length}${rest}`;
-  return examined('custom resource definitions', result, findings);
+  const found = definitions.filter((each) => each !== undefined);
+  return { result: `${found.length} of ${newFields.length}`, findings };
 }
 
 function hasField(definition: RawObject, path: string): boolean {
@@ -184,215 +241,97 @@ function hasField(definition: RawObject, path: string): boolean {
   );
 }
 
-async function checkOwnRights(
-  { kubectl, allNamespaces, namespace }: VerbContext,
-  unread: Unread[],
-): Promise<Examined> {
-  const own = namespace === undefined ? [] : [`--namespace=${namespace}`];
-  const where = allNamespaces ? everywhere : own;
-  const resources = ['pods', ...Object.values(identityResources)];
-  const answers = await Promise.all(
-    resources.map((resource) => askRight(kubectl, { verb: 'list', resource }, where)),
-  );
-  const result = resultOf('enough for explain and analyze', answers, 'your rights', unread);
-  const findings = refusedOf(answers).map(({ right: { resource } }) =>
-    createFinding('own_rights', {
-      object: `Resource ${resource}`,
-      text: `You may not list ${resource}: explain and analyze need it.`,
-      severity: 'warning',
-    }),
-  );
-  return examined('your rights', result, findings);
+function judgeMic(pods: readonly RawObject[]): Judged {
+  const findings = findMic(pods);
+  return { result: findings.length === 0 ? 'not there' : 'runs', findings };
 }
 
-function refusedOf<T extends Right>(answers: readonly Answer<T>[]): readonly Answer<T>[] {
-  return answers.filter(({ kind }) => kind === 'no');
+function judgeNodes(nodes: readonly RawObject[]): Judged {
+  return { result: String(nodes.length), findings: examineAgents(nodes) };
 }
 
-function resultOf(
-  complete: string,
-  answers: readonly Answer<Right>[],
-  loses: string,
-  unread: Unread[],
-): string {
-  const unknown = answers.filter(({ kind }) => kind === 'unknown');
-  const failed = unknown.find(({ failure }) => failure !== undefined);
-  if (failed?.failure !== undefined) {
-    const what = `ask the server who may ${failed.right.verb} ${failed.right.resource}`;
-    unread.push(describeUnread(what, failed.failure, loses));
-  }
-  const missing = refusedOf(answers).length;
-  if (unknown.length === answers.length) return notChecked;
-  const rest = unknown.length === 0 ? '' : `, ${unknown.length} ${notChecked}`;
-  return missing === 0 && unknown.length === 0 ? complete : `${missing} missing${rest}`;
+async function readNodesAndAgents({ list, agents, agentNamespace }: Look) {
+  const [nodes, pods = [], own] = await Promise.all([list('nodes'), list('pods'), agents()]);
+  const others = pods.filter((pod) => isLabeled(pod) && namespaceOf(pod) !== agentNamespace);
+  // Who may only write pods of a namespace has none on the host network as a rule.
+  const elsewhere = others.filter((pod) => specOf(pod)['hostNetwork'] === true).map(viewAgent);
+  return own && { nodes, own, elsewhere };
 }
 
-function checkPods(pods: readonly RawObject[] | undefined): Examined {
-  const findings = findMic(pods ?? []);
-  const seen = findings.length === 0 ? 'not there' : 'runs';
-  return examined('MIC of aad-pod-identity', pods === undefined ? notChecked : seen, findings);
+type Agents = NonNullable<Awaited<ReturnType<typeof readNodesAndAgents>>>;
+
+function judgeAgents({ nodes, own, elsewhere }: Agents): Judged {
+  const ready = own.filter((agent) => agent.isReady && !agent.isOldNmi);
+  const where = nodes === undefined ? `nodes ${notChecked}` : `on ${nodes.length} nodes`;
+  const result = `${ready.length} ready of ${own.length}, ${where}`;
+  return { result, findings: examineAgents(nodes, own, elsewhere) };
 }
 
-/** What the chart runs beside the agents. Where the boot guard is taken away, its pods do so. */
-function checkParts(pods: readonly RawObject[], agentNamespace: string): readonly Examined[] {
-  const own = pods.filter((pod) => namespaceOf(pod) === agentNamespace);
-  const parts = Map.groupBy(own, (pod) => labelsOf(pod).get('app.kubernetes.io/component'));
-  const isReady = (pod: RawObject) => conditionOf(pod, 'Ready')?.['status'] === 'True';
-  const guards = (parts.get('boot-guard') ?? []).filter((pod) =>
-    beginsWith(pod, 'redirect guard-boot'),
-  );
+function judgeOwners(agents: readonly AgentView[]): Judged | undefined {
+  const modes = new Set(agents.map(({ config }) => config?.identityOwners ?? 'unknown'));
+  const open = [...modes].filter((each) => each !== 'enforce').join(', ');
+  if (modes.size === 0) return undefined;
+  if (open === '') return { result: 'enforced' };
+  const text = `Their mode is ${open}${modes.size > 1 ? ' on some nodes' : ''}.`;
+  return {
+    result: 'not enforced',
+    findings: oneFinding('owners_not_enforced', { object: 'Agents', text }),
+  };
+}
+
+/** Those that the chart runs beside the agents. */
+function readPods(component: string) {
+  return async ({ list, agentNamespace }: Look) =>
+    (await list('pods'))?.filter(
+      (pod) =>
+        namespaceOf(pod) === agentNamespace &&
+        !hasEnded(pod) &&
+        labelsOf(pod).get('app.kubernetes.io/component') === component,
+    );
+}
+
+/** Where the boot guard is taken away, its pods do so. */
+function judgeGuards(pods: readonly RawObject[]): Judged {
+  const guards = pods.filter((pod) => beginsWith(pod, 'redirect guard-boot'));
   const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
-  const on = `on ${guards.filter(isReady).length} of ${guards.length} nodes`;
-  const missing = 'not written: the Deployment nmi-conditions has no ready pod';
-  const isWritten = parts.get('conditions')?.some(isReady) === true;
-  return [
-    examined('boot guard', guards.length === 0 ? advice : on, []),
-    examined('status conditions', isWritten ? 'written' : missing, []),
-  ];
+  return guards.length === 0 ? { result: advice } : judgeParts(guards);
 }
 
-function checkNodes(nodes: readonly RawObject[] | undefined): Examined {
-  const findings = examineAgents(nodes, []).filter(
-    ({ code }) => code === 'kernel_old' || code === 'nodes_missing',
-  );
-  return examined('nodes', nodes === undefined ? notChecked : String(nodes.length), findings);
+function judgeConditions(pods: readonly RawObject[]): Judged {
+  const missing = 'not written: the Deployment nmi-conditions has no pod';
+  return pods.length === 0 ? { result: missing } : judgeParts(pods);
 }
 
-async function checkKarpenter(
-  list: List,
-  nodes: readonly RawObject[] = [],
-  pods: readonly RawObject[] = [],
-): Promise<Examined> {
-  const made = nodes.filter(isOfKarpenter);
-  if (made.length === 0) return { checks: [], findings: [] };
-  const title = 'nodes of Karpenter';
-  const identities = await list(identityResources.identities, title);
-  const bindings = await list(identityResources.bindings, title);
-  if (identities === undefined || bindings === undefined) return examined(title, notChecked, []);
-  const found = findUserAssigned(made, { identities, bindings, pods });
-  return examined(title, String(made.length), found);
-}
-
-function checkAgents(
-  nodes: readonly RawObject[] | undefined,
-  agents: readonly AgentView[],
-  elsewhere: readonly AgentView[],
-): Examined {
-  const ready = agents.filter(({ isReady, isOldNmi }) => isReady && !isOldNmi);
-  const where = nodes === undefined ? `, nodes ${notChecked}` : `, on ${nodes.length} nodes`;
-  const result = `${ready.length} ready of ${agents.length}${where}`;
-  return examined('agents', result, examineAgents(nodes, agents, elsewhere));
-}
-
-/** Of another release. Who may only write pods of a namespace has none on the host network as a rule. */
-function elsewhereIn(
-  pods: readonly RawObject[] = [],
-  agentNamespace: string,
-): readonly AgentView[] {
-  const others = pods.filter((pod) => namespaceOf(pod) !== agentNamespace && isLabeled(pod));
-  return others.filter((pod) => specOf(pod)['hostNetwork'] === true).map(viewAgent);
-}
-
-/** Whether the agents enforce them, and what to do if not. */
-function ownersOf(agents: readonly AgentView[]): string {
-  const own = verifiedOf(agents).filter(({ isOldNmi }) => !isOldNmi);
-  const modes = [...new Set(own.map(({ config }) => config?.identityOwners))];
-  const open = modes.find((each) => each !== 'enforce');
-  if (own.length === 0 || modes.includes(undefined)) return notChecked;
-  if (open === undefined) return 'enforced';
-  const where = modes.length > 1 ? ' on some nodes' : '';
-  return `not enforced (${open}${where}): apply what \`kubectl nmi grants\` prints, then set nmi.identityOwners=enforce`;
-}
-
-/** Impersonates the agent's service account if the user may; else its permissions are unknown. */
-async function checkAgentRights(
-  kubectl: Kubectl,
-  list: List,
-  agents: readonly AgentView[],
-  unread: Unread[],
-): Promise<Examined> {
-  const title = 'rights of the agent';
-  const verified = verifiedOf(agents);
-  const agent = verified.find(({ isOldNmi }) => !isOldNmi) ?? verified[0];
-  if (agent === undefined) {
-    if (agents.length === 0) return { checks: [], findings: [] };
-    unread.push({ what: 'know the service account of the agents', why: unverified, loses: title });
-    return examined(title, notChecked, []);
-  }
-  const { namespace, serviceAccount } = agent;
-  const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
-  const [all, { ofIdentities, wide }] = await Promise.all([
-    Promise.all(rightsOfAgent(agent).map((right) => askRight(kubectl, right, everywhere, user))),
-    askForIdentities(kubectl, list, agent, user, unread),
-  ]);
-  const answers = all.map((answer) => {
-    const { verb, resource, isPerNamespace } = answer.right;
-    if (answer.kind !== 'no' || isPerNamespace !== true) return answer;
-    const what = `see in which namespaces the agent may ${verb} ${resource}`;
-    const why = 'it may not in all; rbac.federationNamespaces must have those of its pods';
-    unread.push({ what, why, loses: 'rights that --workload-identity needs' });
-    return { ...answer, kind: 'unknown' as const };
+function judgeParts(pods: readonly RawObject[]): Judged {
+  const waiting = pods.filter((pod) => conditionOf(pod, 'Ready')?.['status'] !== 'True');
+  const findings = waiting.map((pod) => {
+    const text = `It is not ready: ${viewAgent(pod).problem}`;
+    return createFinding('part_not_ready', { object: `Pod ${titleOf(pod)}`, text });
   });
-  const result = resultOf('complete', [...answers, ...ofIdentities], title, unread);
-  const account = `${namespace}/${serviceAccount}`;
-  const object = `ServiceAccount ${account}`;
-  const findings = [
-    ...refusedOf(answers).map(({ right: { verb, resource } }) => {
-      const text = `It may not ${verb} ${resource} in all namespaces.`;
-      return createFinding('agent_rights', { object, text });
-    }),
-    ...refusedOf(ofIdentities).map(({ right }) => findingOfIdentityRight(account, right)),
-    ...wide.map(({ verb, resource }) => {
-      const text = `It may ${verb} ${resource} in all namespaces: so may anyone who takes over one agent.`;
-      return createFinding('agent_rights_wide', { object, text });
-    }),
-  ];
-  return examined(title, result, findings);
+  return { result: `${pods.length - waiting.length} ready of ${pods.length}`, findings };
 }
 
-/** Most namespaces that are asked for one by one: each takes a process. */
-const maxNamespaces = 20;
-
-async function askForIdentities(
-  kubectl: Kubectl,
-  list: List,
-  agent: AgentView,
-  user: string,
-  unread: Unread[],
-) {
-  const loses = 'rights that the identities need';
-  const what = 'list AzureIdentities of all namespaces';
-  const identities = await list(identityResources.identities, loses, what);
-  const rights = rightsForIdentities(identities ?? [], agent);
-  const given = new Set<string>();
-  /** Those that the agent has everywhere, and not only as its node. */
-  const wide: IdentityRight[] = [];
-  for (const [resource, right] of new Map(rights.map((each) => [each.resource, each]))) {
-    const { kind } = await askRight(kubectl, right, everywhere, user);
-    if (kind === 'yes') wide.push(right);
-    if (kind === 'yes' || kind === 'as_node') given.add(resource);
-  }
-  const open = rights.filter(({ resource }) => !given.has(resource));
-  if (open.length > maxNamespaces) {
-    const why = `${open.length} namespaces have identities, and doctor asks for ${maxNamespaces}`;
-    unread.push({ what: 'ask for each namespace', why, loses });
-  }
-  const ofIdentities = await Promise.all(
-    open
-      .slice(0, maxNamespaces)
-      .map((right) => askRight(kubectl, right, [`--namespace=${right.namespace}`], user)),
+async function readKarpenter({ list }: Look) {
+  const made = (await list('nodes'))?.filter(isOfKarpenter);
+  if (made === undefined || made.length === 0) return made && { made, bound: undefined };
+  const { identities: ofIdentities, bindings: ofBindings } = identityResources;
+  const [identities, bindings, pods] = await Promise.all(
+    [ofIdentities, ofBindings, 'pods'].map(list),
   );
-  return { ofIdentities, wide };
+  return identities && bindings && pods && { made, bound: { identities, bindings, pods } };
 }
 
-async function checkPolicies(list: List): Promise<Examined> {
-  const resource = 'validatingwebhookconfigurations.admissionregistration.k8s.io';
-  const webhooks = await list(resource, 'admission policies');
-  if (webhooks === undefined) return { checks: [], findings: [] };
-  const engines = webhooks.filter((each) => /gatekeeper|kyverno|azure-policy/.test(nameOf(each)));
-  const findings = engines.map((each) => {
-    const object = `ValidatingWebhookConfiguration ${nameOf(each)}`;
+type MadeNodes = NonNullable<Awaited<ReturnType<typeof readKarpenter>>>;
+
+function judgeKarpenter({ made, bound }: MadeNodes): Judged | undefined {
+  return bound && { result: String(made.length), findings: findUserAssigned(made, bound) };
+}
+
+function judgePolicies(all: readonly RawObject[]): Judged {
+  const engines = all.map(nameOf).filter((name) => /gatekeeper|kyverno|azure-policy/.test(name));
+  const findings = engines.map((name) => {
+    const object = `ValidatingWebhookConfiguration ${name}`;
     return createFinding('policy_engine', { object, text: 'It looks at pods.' });
   });
-  return examined('admission policies', engines.map(nameOf).join(', ') || 'none known', findings);
+  return { result: engines.join(', ') || 'none known', findings };
 }

@@ -252,7 +252,7 @@ function renderAssessment(
   ];
 }
 
-export function section(title: string, lines: readonly string[]): readonly string[] {
+function section(title: string, lines: readonly string[]): readonly string[] {
   return lines.length === 0 ? [] : ['', title, ...lines];
 }
 

@@ -1,4 +1,5 @@
-/** Refuses what yargs would lose: a change would go to another cluster or namespace. */
+/** Values of flags: what yargs would lose is refused, since a change would go to another cluster or namespace. */
+import { parseDuration } from '../../base/time/duration.ts';
 import { usageError, type PluginError } from '../base/plugin-error.ts';
 import type { Parser } from './verb.ts';
 
@@ -7,6 +8,16 @@ interface ParserState {
   getOptions(): { readonly array: readonly string[] };
   /** Flags that were not given and have a default. */
   readonly parsed: { readonly defaulted: Readonly<Record<string, boolean>> };
+}
+
+/** As kubectl writes it; a number alone is seconds. In milliseconds. @throws PluginError */
+export function durationOf(flag: string, text: string): number {
+  const ms = parseDuration(/^\d+(?:\.\d+)?$/.test(text) ? `${text}s` : text);
+  if (ms !== undefined) return ms;
+  throw usageError(
+    `${flag} is "${text}", which is no duration`,
+    'Write it as 90s, 2m or 1m30s; a number alone is seconds.',
+  );
 }
 
 export function refuseLostValues(words: readonly string[], parser: Parser): Parser {

@@ -1,7 +1,6 @@
 /** `kubectl nmi test`: a short-lived pod that sends a pod's requests. It never prints a token. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
-import { parseDuration } from '../../base/time/duration.ts';
 import { labelsOf, namespaceOf, specOf, statusOf, type RawObject } from '../base/object.ts';
 import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
@@ -19,6 +18,7 @@ import {
   type PinnedContext,
   type VerbContext,
 } from './context.ts';
+import { durationOf } from './flag-values.ts';
 import { reportFlags, type AddVerb } from './verb.ts';
 
 export const addTest: AddVerb = (parser, start) =>
@@ -50,18 +50,10 @@ export const addTest: AddVerb = (parser, start) =>
         .options(reportFlags)
         .example('$0 test --pod web-7d4b9 -n shop', ''),
     (flags) =>
-      start(flags, (context) => test(context, { ...flags, timeoutMs: readTimeout(flags.timeout) })),
+      start(flags, (context) =>
+        test(context, { ...flags, timeoutMs: durationOf('--timeout', flags.timeout) }),
+      ),
   );
-
-/** A duration as kubectl writes it; a number alone is seconds. In milliseconds. @throws PluginError */
-function readTimeout(text: string): number {
-  const ms = parseDuration(/^\d+(?:\.\d+)?$/.test(text) ? `${text}s` : text);
-  if (ms !== undefined) return ms;
-  throw usageError(
-    `--timeout is "${text}", which is no duration`,
-    'Write it as 90s, 2m or 1m30s; a number alone is seconds.',
-  );
-}
 
 interface TestFlags {
   readonly pod: string;

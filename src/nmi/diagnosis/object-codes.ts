@@ -151,10 +151,16 @@ export const objectCodes = {
     means: 'The service account of the agents has a right that reaches beyond their nodes.',
     fix: 'Upgrade the chart. Before Kubernetes 1.36, list the namespaces: rbac.federationNamespaces, rbac.secretsNamespaces.',
   },
-  own_rights: {
-    severity: 'info',
-    means: 'You lack a right that this plugin has a use for.',
-    fix: 'Ask for it, or leave it: the plugin names what it does not know.',
+  owners_not_enforced: {
+    severity: 'warning',
+    means:
+      'Agents do not enforce who may use an identity: see docs/security.md#mode-of-an-installation.',
+    fix: 'Apply what kubectl nmi grants prints, then set nmi.identityOwners=enforce.',
+  },
+  part_not_ready: {
+    severity: 'warning',
+    means: 'The boot guard of a node, or the writer of status conditions, does not run.',
+    fix: 'Its events show why: kubectl -n kube-system describe pod POD',
   },
   kernel_old: {
     severity: 'info',

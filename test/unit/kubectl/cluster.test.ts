@@ -605,7 +605,7 @@ describe('a pod that only looks like an agent', () => {
     'migrate to-federation --tenant-id contoso.example',
     'test --pod web',
     'sysdump',
-    'doctor -A',
+    'doctor',
     'analyze',
   ]) {
     it(`is not used by ${words}, beside an agent or without one`, async () => {
@@ -651,7 +651,7 @@ describe('the agents', () => {
     const { stdout, stderr } = await play('doctor --agent-namespace identity', recorded);
     assert.match(
       stdout,
-      /^agents +0 ready of 1, on 1 nodes$[^]*Pod identity\/nmi-x: agent_not_ready/m,
+      /^error +agents +0 ready of 1, on 1 nodes$[^]*Pod identity\/nmi-x: agent_not_ready/m,
     );
     assert.match(stderr, /namespace identity controls: 1 in attack, 1 in kube-system\./);
     assert.match((await play('doctor', recorded)).stdout, /Node node-1: agent_missing/);
@@ -674,7 +674,10 @@ describe('the agents', () => {
     const warns =
       /^warning: nodes with a pod that opens them \(uninstall\.openNodes, open-nodes\.yaml\) instead of an agent: 1\. Pods there get the node's identities from the real metadata service\.$/m;
     const { stdout, stderr } = await play('doctor', recorded);
-    assert.match(stdout, /^agents +0 ready of 0, on 1 nodes$[^]*Node node-1: agent_missing/m);
+    assert.match(
+      stdout,
+      /^error +agents +0 ready of 0, on 1 nodes$[^]*Node node-1: agent_missing/m,
+    );
     assert.match(stderr, warns);
     assert.doesNotMatch(stderr, /ignored pods/);
     const explained = await play(explain, recorded);
@@ -692,7 +695,7 @@ describe('agents that the user may see and not verify', () => {
 
   it('are read, and standard error names the right that would verify them', async () => {
     const { stdout, stderr } = await blind('doctor');
-    assert.match(stdout, /^agents +1 ready of 1, on 1 nodes$/m);
+    assert.match(stdout, /^ok +agents +1 ready of 1, on 1 nodes$/m);
     assert.match(
       stderr,
       /^warning: cannot verify the agents: list daemonsets\.apps in namespace kube-system: .* Ask for this RBAC rule: apiGroups: \["apps"\], resources: \["daemonsets"\], verbs: \["list"\] in namespace kube-system$/m,
@@ -717,7 +720,7 @@ describe('agents that the user may see and not verify', () => {
   it('are those of their namespace, for a user who may list no other pods', async () => {
     const recorded = hostileBed([agent], { forbidden: { pods: 'all-namespaces' } });
     const { stdout, stderr } = await play('doctor', recorded);
-    assert.match(stdout, /^agents +1 ready of 1, /m);
+    assert.match(stdout, /^not checked +agents +1 ready of 1, /m);
     assert.match(stderr, /controls: 1 in kube-system\./);
   });
 });

@@ -50,7 +50,7 @@ function bedOf(
   return {
     objects: {
       nodes: [{ metadata: { name: 'node-1' }, status: { nodeInfo: { kernelVersion: '6.8.0' } } }],
-      pods: [createAgentPod('node-1')],
+      pods: agentWith('--identity-owners=enforce'),
       [crds]: definitions,
       ...changes,
     },
@@ -100,29 +100,13 @@ describe('kubectl nmi doctor', () => {
     const { code, stdout } = await play('doctor --fail-on=warning', bedOf());
     assert.equal(code, 0);
     for (const said of [
-      /^CHECK +RESULT\nAPI server +v1\.34\.2\ncustom resource definitions +4 of 4\n/,
-      /agents +1 ready of 1, on 1 nodes\nrights of the agent +complete/,
-      /^MIC of aad-pod-identity +not there$/m,
-      /^admission policies +none known$/m,
-      /^(?![^]*(?:Findings|Karpenter))/,
+      /^MARK +CHECK +RESULT\nok +API server +v1\.34\.2\nok +custom resource definitions +4 of 4\n/,
+      /^ok +agents +1 ready of 1, on 1 nodes\nok +rights of the agent +complete$/m,
+      /^ok +MIC of aad-pod-identity +not there$/m,
+      /^ok +admission policies +none known$/m,
+      /^(?![^]*(?:fix:|Karpenter|Not checked))/,
     ]) {
       assert.match(stdout, said);
-    }
-  });
-
-  it('asks for the rights of the user where the user looks', async () => {
-    for (const [flags, where] of [
-      ['', ''],
-      [' -n other', '--namespace=other'],
-      [' -A', '--all-namespaces'],
-    ] as const) {
-      const { calls } = await play(`doctor --pre${flags}`, bedOf());
-      const own = calls.filter(([, word]) => word === 'auth');
-      assert.equal(own.length, 4);
-      for (const call of own) {
-        const scopes = call.filter((each) => /^--(?:namespace|all-namespaces)/.test(each));
-        assert.equal(scopes.join(), where);
-      }
     }
   });
 
@@ -134,15 +118,14 @@ describe('kubectl nmi doctor', () => {
       createAgentPod('node-3'),
     ];
     const usual = (...parts: readonly RawObject[]) => [...agentWith(), ...parts];
-    const noGuard = /^boot guard +not by the chart: see .*docs\/install\.md$/m;
+    const noGuard = /^ok +boot guard +not by the chart: see .*docs\/install\.md$/m;
     const noWriter =
-      /^status conditions +not written: the Deployment nmi-conditions has no ready pod$/m;
+      /^ok +status conditions +not written: the Deployment nmi-conditions has no pod$/m;
     const crashing = createGuard({ isReady: false });
     const far = { namespace: 'shop' };
     const enforce = ['--identity-owners=enforce'];
     const owners = (...all: readonly (readonly string[])[]) =>
       all.map((args, at) => createAgentPod(`node-${at}`, { args }));
-    const fix = 'apply what `kubectl nmi grants` prints, then set nmi.identityOwners=enforce';
     for (const [pods, said] of [
       [mixed, /agents +1 ready of 3,/],
       [
@@ -152,23 +135,31 @@ describe('kubectl nmi doctor', () => {
       [mixed, /old_nmi\n[^]*^ +fix: /m],
       [[], /Node node-1: agent_missing\n[^]*^ +fix: Look at the DaemonSet/m],
       [usual(), noGuard],
-      [usual(createGuard({})), /^boot guard +on 1 of 1 nodes$/m],
-      [usual(crashing), /^boot guard +on 0 of 1 nodes$/m],
-      [usual(crashing, createGuard({})), /^boot guard +on 1 of 2 nodes$/m],
+      [usual(createGuard({})), /^ok +boot guard +1 ready of 1$/m],
+      [
+        usual(crashing, createGuard({})),
+        /^warning +boot guard +1 ready of 2\n {2}warning Pod kube-system\/nmi-boot-guard-false: part_not_ready\n +It is not ready: CrashLoopBackOff: back-off 5m0s restarting\n +fix: /m,
+      ],
       [usual(createGuard({ step: 'unguard-boot' })), noGuard],
       [usual(createGuard(far)), noGuard],
       [usual(), noWriter],
-      [usual(createPart('conditions')), /^status conditions +written$/m],
-      [usual(createPart('conditions', { isReady: false })), noWriter],
+      [usual(createPart('conditions')), /^ok +status conditions +1 ready of 1$/m],
+      [
+        usual(createPart('conditions', { isReady: false })),
+        /^warning +status conditions +0 ready of 1\n.*: part_not_ready\n/m,
+      ],
       [usual(createPart('conditions', far)), noWriter],
-      [owners(enforce, enforce), /^identity owners +enforced$/m],
-      [owners(['-v=1']), new RegExp(`^identity owners +not enforced .warn.: ${fix}$`, 'm')],
+      [owners(enforce, enforce), /^ok +identity owners +enforced$/m],
+      [
+        owners(['-v=1']),
+        /^warning +identity owners +not enforced\n.*: owners_not_enforced\n +Their mode is warn\.\n +fix: Apply what kubectl nmi grants prints, /m,
+      ],
       [
         owners(enforce, ['--identity-owners=off']),
-        /^identity owners +not enforced \(off on some nodes\)/m,
+        /owners_not_enforced\n +Their mode is off on some nodes\./,
       ],
-      [owners(['--of-another-version']), /^identity owners +not checked$/m],
-      [[], /^identity owners +not checked$/m],
+      [owners(['--of-another-version']), /owners_not_enforced\n +Their mode is unknown\./],
+      [[], /^(?![^]*(?:identity owners|rights of the agent))/],
     ] as const) {
       assert.match(await doctor(bedOf({ pods })), said);
     }
@@ -177,7 +168,7 @@ describe('kubectl nmi doctor', () => {
   it('checks definitions, server, nodes and the old system before an installation', async () => {
     const healthy = await play('doctor --pre --fail-on=warning', bedOf({ pods: [] }));
     assert.equal(healthy.code, 0);
-    assert.doesNotMatch(healthy.stdout, /agents/);
+    assert.doesNotMatch(healthy.stdout, /agents|rights/);
     const kernelVersion = '5.4.0';
     const node = { metadata: { name: 'node-1' }, status: { nodeInfo: { kernelVersion } } };
     const mic = createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } });
@@ -195,11 +186,11 @@ describe('kubectl nmi doctor', () => {
     assert.equal((await play('doctor --pre --fail-on=never', bed)).code, 0);
     for (const said of [
       /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the fields spec\.allowedResources, spec\.federation, spec\.notBefore\./,
-      /azureidentitybindings\S*: crd_old\n +It lacks the fields status\.conditions\./,
-      /azurepodidentityexceptions\.aadpodidentity\.k8s\.io: crd_missing/,
-      /^custom resource definitions +2 of 4$/m,
+      /- CustomResourceDefinition azureidentitybindings\S*: It lacks the fields status\.conditions\./,
+      /crd_missing\n.*\n +- CustomResourceDefinition azurepodidentityexceptions\S*: It is not in/,
+      /^error +custom resource definitions +2 of 4$/m,
       /server_old/,
-      /^MIC of aad-pod-identity +runs$/m,
+      /^warning +MIC of aad-pod-identity +runs$/m,
       /old_mic/,
       /Node node-1: kernel_old/,
       /^(?![^]*agent_missing)/,
@@ -216,14 +207,17 @@ describe('kubectl nmi doctor', () => {
     const engines = { [webhooks]: [{ metadata: { name: 'gatekeeper-validating' } }] };
     const { code, stdout } = await play('doctor --fail-on=warning', bedOf(engines));
     assert.equal(code, 0);
-    assert.match(stdout, /^admission policies +gatekeeper-validating$[^]*policy_engine/m);
+    assert.match(
+      stdout,
+      /^ok +admission policies +gatekeeper-validating\n {2}info +.*policy_engine/m,
+    );
   });
 
   it('finds a second release on a node, in another namespace too', async () => {
     const own = createAgentPod('node-1');
     const second = { ...own, metadata: { ...metadataOf(own), name: 'second', namespace: 'other' } };
     const twice = await doctor(bedOf({ pods: [own, second] }));
-    assert.match(twice, /^error +Node node-1: agents_on_node\n/m);
+    assert.match(twice, /^ {2}error +Node node-1: agents_on_node\n/m);
     // Who may write pods in a namespace can give them every label.
     const labelled = { ...second, spec: { nodeName: 'node-1' } };
     assert.doesNotMatch(await doctor(bedOf({ pods: [own, labelled] })), /agents_on_node/);
@@ -246,7 +240,7 @@ describe('kubectl nmi doctor', () => {
       const { code, stdout } = await play(`${words} --fail-on=warning`, bed);
       assert.equal(code, 1);
       assert.equal((await play(words, bed)).code, 0, 'a warning');
-      assert.match(stdout, /^nodes of Karpenter +1$/m);
+      assert.match(stdout, /^warning +nodes of Karpenter +1$/m);
       assert.match(
         stdout,
         /warning AzureIdentity shop\/orders: type_0_on_karpenter\n[^]*- Pod shop\/web\n/,
@@ -255,8 +249,60 @@ describe('kubectl nmi doctor', () => {
     const blind = { ...bed, forbidden: { [kinds.bindings]: 'all-namespaces' } } as const;
     assert.match(
       await doctor(blind),
-      /nodes of Karpenter +not checked\n[^]*cannot list azureidentitybindings/,
+      /not checked +nodes of Karpenter +-\n[^]*cannot list azureidentitybindings/,
     );
+  });
+
+  it('tells a cause of many objects once, and in JSON of each', async () => {
+    const nodes = Array.from({ length: 15 }, (_, at) => ({ metadata: { name: `node-${at}` } }));
+    const pods = [0, 1, 2].map((at) => createAgentPod(`node-${at}`, { isReady: false }));
+    const { stdout } = await play('doctor', bedOf({ nodes, pods }));
+    assert.equal([...stdout.matchAll(/^ {2}error +Node \S+: agent_missing$/gm)].length, 1);
+    assert.match(stdout, /- Node node-8: No pod of the agent is on the node\.\n +- 1 more: see/);
+    assert.equal([...stdout.matchAll(/: agent_not_ready$/gm)].length, 1);
+    assert.match(stdout, /- Pod kube-system\/nmi-node-2: The agent of node node-2 is not ready/);
+    assert.equal([...stdout.matchAll(/ fix: See why: .* logs nmi-node-0 -c nmi$/gm)].length, 1);
+    const { checks, findings, unread } = JSON.parse(
+      await doctor(bedOf({ nodes, pods }), 'doctor -o json'),
+    ) as Record<string, readonly Record<string, string>[]>;
+    assert.equal(findings?.filter(({ code }) => code === 'agent_missing').length, 12);
+    const [agents] = checks?.filter(({ check }) => check === 'agents') ?? [];
+    assert.deepEqual(agents, {
+      check: 'agents',
+      mark: 'error',
+      result: '0 ready of 3, on 15 nodes',
+    });
+    assert.deepEqual(unread, []);
+  });
+
+  it('waits until no error is left, or as long as it may', async () => {
+    const pods: RawObject[] = [createAgentPod('node-1', { isReady: false })];
+    let pauses = 0;
+    const becomesReady = (ms: number) => {
+      assert.equal(ms, 5_000);
+      pauses += 1;
+      if (pauses === 3) pods.splice(0, 1, ...agentWith('--identity-owners=enforce'));
+    };
+    const bed = { ...bedOf({ pods }), onSleep: becomesReady };
+    const waited = await play('doctor --wait --fail-on=warning', bed);
+    assert.deepEqual([waited.code, pauses], [0, 3]);
+    assert.equal(waited.stderr, 'waiting for agents: 0 ready of 1, on 1 nodes\n');
+    assert.match(waited.stdout, /^MARK[^]*^ok +agents +1 ready of 1/m);
+    for (const [flag, sleeps, code] of [
+      ['--wait=12', 3, 1],
+      ['--wait=1m --fail-on=never', 12, 0],
+      ['--wait', 60, 1],
+      ['', 0, 1],
+    ] as const) {
+      let slept = 0;
+      const never = { ...bedOf({ pods: [] }), onSleep: () => (slept += 1) };
+      const { code: ended, stdout } = await play(`doctor ${flag}`.trim(), never);
+      assert.deepEqual([ended, slept], [code, sleeps], flag);
+      assert.match(stdout, /agent_missing/);
+    }
+    const { code, stderr } = await play('doctor --wait=soon', bedOf());
+    assert.equal(code, 2);
+    assert.match(stderr, /^error: --wait is "soon", which is no duration\n/);
   });
 
   it('stops if the server is unreachable', async () => {
@@ -272,7 +318,7 @@ describe('the rights that doctor checks', () => {
   const yesIf = (asked: RegExp, allowed: RegExp) => (right: string) =>
     asked.test(right) ? (allowed.test(right) ? ok('yes\n') : no) : undefined;
 
-  it('are those of the user, of the agent, and of what its options and identities need', async () => {
+  it('are those of the agent, and of what its options and identities need', async () => {
     const taint = { pods: agentWith('--startup-taint=example.com/starting') };
     const ofNodes = (allowed: RegExp) => bedOf(taint, yesIf(/ nodes$/, allowed));
     const accounts = { pods: agentWith('--workload-identity'), ...typed(1) };
@@ -282,22 +328,17 @@ describe('the rights that doctor checks', () => {
         : right.endsWith(' serviceaccounts')
           ? no
           : undefined;
-    const quiet = [
-      agentWith('--events=false'),
-      agentWith('--no-such-flag=1'),
-      [createAgentPod('node-1', { image: 'example/aad-pod-identity/nmi:v1.8.17' })],
-    ];
+    const quiet = [agentWith('--events=false'), agentWith('--no-such-flag=1')];
     const asOwn = /^(?:impersonate-on:associated-node:)?\w+ (?:pods|serviceaccounts)$/;
     const wide = /agent_rights_wide\n +It may create serviceaccounts\/token in all namespaces/;
     for (const [recorded, ...said] of [
       [
         bedOf({}, deny),
-        /own_rights/,
         /agent_rights\n +It may not list pods in all namespaces/,
         /It may not create events\.events\.k8s\.io in all namespaces/,
         /^(?![^]*It may not patch)/,
       ],
-      // For features that are off, unknown, or of the old NMI.
+      // For features that are off or unknown.
       ...quiet.map(
         (pods) =>
           [
@@ -317,23 +358,18 @@ describe('the rights that doctor checks', () => {
         bedOf(accounts, ofAccounts),
         /rights of the agent +0 missing, 3 not checked\n/,
         /cannot ask the server who may get secrets: .*Timeout/,
-        /^ {2}rights that --workload-identity needs\n {4}cannot see in which namespaces the agent may get serviceaccounts: it may not in all; rbac\.federationNamespaces must have those of its pods\n/m,
+        /^ {2}rights of the agent\n {4}cannot see in which namespaces the agent may get serviceaccounts: it may not in all; rbac\.federationNamespaces must have those of its pods\n/m,
         /the agent may create serviceaccounts\/token: it may not in all/,
         /^(?![^]*agent_rights)/,
       ],
       // A question that failed is not taken for a yes.
       [
         bedOf({}, (right) => (right === '' ? undefined : failed('error: Unauthorized'))),
-        /your rights +not checked\n/,
-        /rights of the agent +not checked\n/,
+        /^not checked +rights of the agent +0 missing, \d+ not checked$/m,
         /cannot ask the server who may list pods: .*Unauthorized/,
       ],
-      [
-        bedOf({}, (right) => (right.endsWith(' pods') ? failed('Timeout') : undefined)),
-        /your rights +0 missing, 1 not checked\n/,
-      ],
     ] as readonly (readonly [Recorded, ...RegExp[]])[]) {
-      const stdout = await doctor(recorded, 'doctor -A');
+      const stdout = await doctor(recorded, 'doctor');
       for (const each of said) assert.match(stdout, each);
     }
     const { calls, stdout } = await play('doctor', bedOf(typed(3), yesIf(asOwn, /^impersonate/)));
@@ -354,11 +390,22 @@ describe('the rights that doctor checks', () => {
     const many = await doctor(inTeams(25, (at) => at));
     assert.match(many, /rights of the agent +20 missing\n/);
     assert.match(many, /25 namespaces have identities, and doctor asks for 20/);
-    assert.match(many, /fix: Set rbac\.allowAccessToSecrets of the chart; .* must have team-0\./);
-    const shared = await doctor(inTeams(21, (at) => Math.min(at, 19)));
+    assert.match(
+      many,
+      /fix: Set rbac\.allowAccessToSecrets of the chart; .* must have the namespace\./,
+    );
+    assert.match(
+      many,
+      /- It may not get secrets in namespace team-9, .*\n +- .*\n +- 9 more: see -o json\n/,
+    );
+    const shares = inTeams(21, (at) => Math.min(at, 19));
+    const shared = await doctor(shares);
     assert.match(shared, /in namespace team-0, which AzureIdentity team-0\/orders-0 needs\./);
-    assert.match(shared, /in namespace team-19, which AzureIdentity \S+ and 1 more needs\./);
     assert.doesNotMatch(shared, /doctor asks for/);
+    const { findings } = JSON.parse(await doctor(shares, 'doctor -o json')) as {
+      readonly findings: readonly { readonly text: string }[];
+    };
+    assert.match(findings.map(({ text }) => text).join('\n'), /team-19, .* and 1 more needs\./);
   });
 
   it('are asked for no pod but a verified agent', async () => {
@@ -367,7 +414,7 @@ describe('the rights that doctor checks', () => {
     assert.ok(!calls.flat().some((word) => word.startsWith('--as=')));
     assert.match(
       stdout,
-      /^rights of the agent +not checked$[^]*nothing proves that the pod is an/m,
+      /^not checked +rights of the agent +-$[^]*nothing proves that the pod is an/m,
     );
   });
 
@@ -382,27 +429,26 @@ describe('the rights that doctor checks', () => {
         'doctor -n shop',
         blind,
         [crds, 'nodes', webhooks],
-        /^custom resource definitions +not checked$/m,
-        /version of the definition/,
-        /nodes without an agent/,
-        /admission policies/,
+        /^not checked +custom resource definitions +-$/m,
+        /Not checked:[^]*^ {2}agents, nodes of Karpenter\n {4}cannot list nodes: no right/m,
+        /^not checked +admission policies +-$/m,
         /Not checked:[^]*rights of the agent/,
       ],
       [
         'doctor --pre',
         bedOf(),
         ['pods'],
-        /^MIC of aad-pod-identity +not checked$/m,
-        /agents and leftovers of aad-pod-identity/,
+        /^not checked +MIC of aad-pod-identity +-$/m,
+        /MIC of aad-pod-identity\n {4}cannot list pods: no right/,
       ],
       [
         'doctor',
         bedOf(),
         ['pods'],
-        /^(?![^]*agent_missing)[^]*Not checked:[^]*agents and their rights/,
+        /^(?![^]*agent_missing)[^]*\n {2}agents, rights of the agent, identity owners\n {4}cannot list pods of the agents/,
       ],
       ['doctor', bedOf(), ['nodes'], /agents +1 ready of 1, nodes not checked\n/],
-      ['doctor --pre', bedOf(), ['nodes'], /^(?![^]*nodes_missing)[^]*nodes +not checked\n/],
+      ['doctor --pre', bedOf(), ['nodes'], /^(?![^]*nodes_missing)[^]*nodes +-\n/],
     ] as readonly (readonly [string, Recorded, readonly string[], ...RegExp[]])[]) {
       const { code, stdout } = await play(words, { ...recorded, forbidden: hide(...hidden) });
       assert.equal(code, 0);
