@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The Node-API side: reads arguments by a function's signature, calls the function, and turns faults into
- * errors with `code`, `step` and `detail`. It has no state and no thread, and never ends the
- * process.
+ * errors with `code`, `step` and `detail`. It has no state, and never ends the process.
  */
 #define _GNU_SOURCE
 #define NAPI_VERSION 10
-#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <link.h>
 #include <malloc.h>
@@ -17,7 +16,9 @@
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <bpf/bpf.h>
+#include <linux/netlink.h>
 #include <node_api.h>
 #include "nmi.h"
 #include "system.h"
@@ -28,13 +29,13 @@
 
 #define MAX_ARGUMENTS 5
 #define MAX_VALUE_BYTES 4096
+#define NETLINK_WAIT_SEC 10
 
 /* The signature determines the member. */
 union argument {
 	const char *text;
 	bool flag;
 	struct bytes bytes;
-	__be32 ip;
 	int number;
 	struct pins pins;
 };
@@ -48,7 +49,6 @@ struct block {
 struct call {
 	napi_env env;
 	union argument in[MAX_ARGUMENTS];
-	const char *wanted; /* required type of the current argument */
 	struct block *blocks;
 	napi_value result; /* NULL: undefined */
 	struct fault fault; /* with a step: the call failed */
@@ -56,7 +56,7 @@ struct call {
 
 struct function {
 	const char *name;
-	const char *signature;
+	const char *signature; /* a letter for each argument, see read_value() */
 	void (*run)(struct call *call);
 };
 
@@ -75,8 +75,6 @@ static void *take(struct call *call, size_t size)
 
 /* Argument readers. A reader returns whether the value has its type, and stores it. */
 
-static bool read_value(struct call *call, const char *kind, napi_value value, void *place);
-
 static bool read_text(struct call *call, napi_value value, void *place)
 {
 	size_t length = 0;
@@ -93,11 +91,6 @@ static bool read_text(struct call *call, napi_value value, void *place)
 	return true;
 }
 
-static bool read_flag(struct call *call, napi_value value, void *place)
-{
-	return napi_get_value_bool(call->env, value, place) == napi_ok;
-}
-
 static bool read_bytes(struct call *call, napi_value value, void *place)
 {
 	struct bytes *bytes = place;
@@ -106,16 +99,6 @@ static bool read_bytes(struct call *call, napi_value value, void *place)
 	return napi_get_typedarray_info(call->env, value, &type, &bytes->length, &bytes->data, NULL,
 					NULL) == napi_ok &&
 	       type == napi_uint8_array;
-}
-
-static bool read_ip(struct call *call, napi_value value, void *place)
-{
-	/* One more than the longest address, so that a longer text is not accepted by its beginning. */
-	char text[INET_ADDRSTRLEN + 1];
-	size_t length = 0;
-
-	return napi_get_value_string_latin1(call->env, value, text, sizeof(text), &length) == napi_ok &&
-	       strlen(text) == length && inet_pton(AF_INET, text, place) == 1;
 }
 
 static bool read_pins(struct call *call, napi_value value, void *place)
@@ -133,68 +116,52 @@ static bool read_pins(struct call *call, napi_value value, void *place)
 	for (index = 0; index < count; index++) {
 		if (napi_get_element(call->env, names, index, &name) ||
 		    napi_get_property(call->env, value, name, &path) ||
-		    !read_value(call, "s", name, &pins->all[index].name) ||
-		    !read_value(call, "s", path, &pins->all[index].path))
+		    !read_text(call, name, &pins->all[index].name) ||
+		    !read_text(call, path, &pins->all[index].path))
 			return false;
 	}
 	return true;
 }
 
-/* Types by the letters of a signature. */
-static const struct kind {
-	const char *wanted;
-	bool (*read)(struct call *call, napi_value value, void *place); /* NULL: a whole number */
-	int least, most;
-} kinds[] = {
-	['s'] = { "a text of 1 to 4095 bytes, without NUL,", .read = read_text },
-	['f'] = { "a boolean", .read = read_flag },
-	['b'] = { "a Uint8Array", .read = read_bytes },
-	['i'] = { "an IPv4 address", .read = read_ip },
-	['p'] = { "a port", .least = 1, .most = UINT16_MAX },
-	['d'] = { "a descriptor", .most = INT_MAX },
-	['m'] = { "an object of few pins", .read = read_pins },
-};
-
-static bool read_number(struct call *call, napi_value value, const struct kind *kind, int *place)
+static bool read_number(struct call *call, napi_value value, int *place)
 {
 	double number = 0;
 
-	if (napi_get_value_double(call->env, value, &number) ||
-	    !(number >= kind->least && number <= kind->most) || number != (int)number)
+	if (napi_get_value_double(call->env, value, &number) || !(number >= 0 && number <= INT_MAX))
 		return false;
 	*place = number;
-	return true;
+	return *place == number;
 }
 
-static bool read_value(struct call *call, const char *kind, napi_value value, void *place)
+static bool read_value(struct call *call, char kind, napi_value value, union argument *place)
 {
-	const struct kind *known = &kinds[(__u8)*kind];
-
-	call->wanted = known->wanted;
-	return known->read ? known->read(call, value, place) : read_number(call, value, known, place);
-}
-
-/* By a signature such as `map:d key:b`: names for messages, and types. A missing argument is undefined. */
-static bool read_arguments(struct call *call, const char *signature, const napi_value *values,
-			   size_t count)
-{
-	size_t index = 0;
-	char text[128];
-
-	for (; *signature; index++) {
-		int length = strcspn(signature, ":");
-
-		if (!read_value(call, signature + length + 1, values[index], &call->in[index])) {
-			snprintf(text, sizeof(text), "%.*s: %s is wanted", length, signature, call->wanted);
-			goto refused;
-		}
-		signature += strcspn(signature, " ");
-		signature += strspn(signature, " ");
+	switch (kind) {
+	case 's':
+		return read_text(call, value, place);
+	case 'f':
+		return napi_get_value_bool(call->env, value, &place->flag) == napi_ok;
+	case 'b':
+		return read_bytes(call, value, place);
+	case 'n':
+		return read_number(call, value, &place->number);
+	default:
+		return read_pins(call, value, place);
 	}
-	if (count <= index)
+}
+
+/* A missing argument is undefined. */
+static bool read_arguments(struct call *call, const struct function *function,
+			   const napi_value *values, size_t count)
+{
+	size_t index = 0, wanted = strlen(function->signature);
+	char text[64];
+
+	while (index < wanted &&
+	       read_value(call, function->signature[index], values[index], &call->in[index]))
+		index++;
+	if (index == wanted && count <= wanted)
 		return true;
-	snprintf(text, sizeof(text), "at most %zu arguments are wanted", index);
-refused:
+	snprintf(text, sizeof(text), "%s: argument %zu is wrong", function->name, index + 1);
 	if (!call->fault.step)
 		napi_throw_type_error(call->env, "ERR_INVALID_ARG_TYPE", text);
 	return false;
@@ -396,9 +363,21 @@ static void is_answered(struct call *call)
 	close(sock);
 }
 
-static void open_netlink_socket(struct call *call)
+/* A socket for netlink.ts that only the kernel can send to: any process with CAP_NET_ADMIN could otherwise. */
+static void open_netlink(struct call *call)
 {
-	put_descriptor(call, open_netlink(call->in[0].number, &call->fault));
+	struct timeval patience = { .tv_sec = NETLINK_WAIT_SEC };
+	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	int sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, call->in[0].number);
+
+	if (sock >= 0 && !setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) &&
+	    !connect(sock, (struct sockaddr *)&kernel, sizeof(kernel))) {
+		put_descriptor(call, sock);
+		return;
+	}
+	fail(&call->fault, "open netlink", errno);
+	if (sock >= 0)
+		close(sock);
 }
 
 /* 0 before Linux 5.14, which does not report it. */
@@ -418,28 +397,45 @@ static void netns_cookie(struct call *call)
 	call->result = big(call, cookie);
 }
 
+/*
+ * A lock of the open file and not of the process: closing another descriptor of the file does not release it, and
+ * it can be read without taking it. The kernel releases it when its holder ends, however that is.
+ */
+static int open_lock(struct call *call)
+{
+	int file = open(call->in[0].text, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	return file < 0 ? fail(&call->fault, "open lock", errno) : file;
+}
+
 static void lock_file(struct call *call)
 {
-	int descriptor;
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int file = open_lock(call);
 
-	if (!take_lock(call->in[0].text, &descriptor, &call->fault) && descriptor >= 0)
-		put_descriptor(call, descriptor);
+	if (file < 0)
+		return;
+	if (!fcntl(file, F_OFD_SETLK, &whole)) {
+		put_descriptor(call, file);
+		return;
+	}
+	if (errno != EAGAIN && errno != EACCES)
+		fail(&call->fault, "lock", errno);
+	close(file);
 }
 
-static void is_file_locked(struct call *call)
+static void is_locked(struct call *call)
 {
-	bool locked;
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int file = open_lock(call);
 
-	if (!is_locked(call->in[0].text, &locked, &call->fault))
-		call->result = boolean(call, locked);
-}
-
-static void is_port_listened_on(struct call *call)
-{
-	bool listened;
-
-	if (!is_listened_on(call->in[0].ip, htons(call->in[1].number), &listened, &call->fault))
-		call->result = boolean(call, listened);
+	if (file < 0)
+		return;
+	if (fcntl(file, F_OFD_GETLK, &whole))
+		fail(&call->fault, "read lock", errno);
+	else
+		call->result = boolean(call, whole.l_type != F_UNLCK);
+	close(file);
 }
 
 static void accept_in_thread(struct call *call)
@@ -487,24 +483,23 @@ static void trim_memory(struct call *call)
 
 /* Documented on the TypeScript side (addon.ts). */
 static const struct function functions[] = {
-	{ "load", "object:b settings:b maps:m programs:m", load },
-	{ "attach", "program:s type:d cgroup:s pin:s", attach },
-	{ "replace", "program:s pin:s", replace },
-	{ "detach", "pin:s", detach },
-	{ "openPin", "pin:s readOnly:f", open_object },
-	{ "mapGet", "map:d key:b", map_get },
-	{ "mapSet", "map:d key:b value:b", map_set },
-	{ "mapDelete", "map:d key:b", map_delete },
-	{ "mapKeys", "map:d", map_keys },
-	{ "callerOf", "socket:d", caller_of },
+	{ "load", "bbmm", load },
+	{ "attach", "snss", attach },
+	{ "replace", "ss", replace },
+	{ "detach", "s", detach },
+	{ "openPin", "sf", open_object },
+	{ "mapGet", "nb", map_get },
+	{ "mapSet", "nbb", map_set },
+	{ "mapDelete", "nb", map_delete },
+	{ "mapKeys", "n", map_keys },
+	{ "callerOf", "n", caller_of },
 	{ "isAnswered", "", is_answered },
-	{ "openNetlink", "protocol:d", open_netlink_socket },
+	{ "openNetlink", "n", open_netlink },
 	{ "netnsCookie", "", netns_cookie },
-	{ "lockFile", "path:s", lock_file },
-	{ "isLocked", "path:s", is_file_locked },
-	{ "isListening", "ip:i port:p", is_port_listened_on },
-	{ "acceptEagerly", "descriptor:d patienceMs:p", accept_in_thread },
-	{ "externalText", "latin1:b", external_text },
+	{ "lockFile", "s", lock_file },
+	{ "isLocked", "s", is_locked },
+	{ "acceptEagerly", "nn", accept_in_thread },
+	{ "externalText", "b", external_text },
 	{ "trimMemory", "", trim_memory },
 };
 
@@ -535,7 +530,7 @@ static napi_value run(napi_env env, napi_callback_info info)
 	if (napi_get_cb_info(env, info, &count, values, NULL, &data))
 		return NULL;
 	function = data;
-	if (read_arguments(&call, function->signature, values, count))
+	if (read_arguments(&call, function, values, count))
 		function->run(&call);
 	while (call.blocks) {
 		struct block *block = call.blocks;

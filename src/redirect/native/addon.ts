@@ -4,7 +4,7 @@
  */
 import { closeSync, readFileSync } from 'node:fs';
 import { loadAddon } from './native-files.ts';
-import { cutFlows, cutSockets, ruleGeneration, type FlowEnd } from './connections.ts';
+import { cutFlows, cutSockets, isListening, ruleGeneration, type FlowEnd } from './connections.ts';
 import type { OpenNetlink } from './netlink.ts';
 import { hasLink, isLocal, ownsLink, placeOf } from './place.ts';
 import { RedirectError, type Place } from '../redirect.ts';
@@ -140,7 +140,7 @@ export function nativeModule(): NativeModule {
   return loaded;
 }
 
-/** The functions that need only sockets of the addon. */
+/** The functions that need no more of the addon than a socket. */
 function overNetlink(open: OpenNetlink) {
   return {
     cutFlows: cutFlows.bind(undefined, open),
@@ -150,6 +150,7 @@ function overNetlink(open: OpenNetlink) {
     ownsLink: ownsLink.bind(undefined, open),
     isLocal: isLocal.bind(undefined, open),
     hasLink: hasLink.bind(undefined, open),
+    isListening,
   };
 }
 

@@ -3,6 +3,7 @@
  * processes. A deletion names the entry's id, and a close the socket's cookie, so that a new one with the same ends
  * stays. (The diagnosis of sockets can select by cgroup, but not with descendants.)
  */
+import { closeSync, openSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import {
   attribute,
@@ -180,4 +181,32 @@ export function cutSockets(
     const request = { type: closeSocket, extent: 'one', fixed } as const;
     return netlink.demand('close socket', request, undefined, ENOENT);
   }).length;
+}
+
+/** `TCP_LISTEN` */
+const listening = '0A';
+/** A read of this size returns whole lines. */
+const lines = Buffer.alloc(64 * 1024);
+
+/**
+ * Whether a socket listens at an address and port, by the kernel's list, which has those that listen first. Binding
+ * would tell, too, but programs of an agent that does not know this one refuse that.
+ */
+export function isListening(ip: string, port: number): boolean {
+  const hexPort = port.toString(16).toUpperCase().padStart(4, '0');
+  const hexIp = Buffer.from(bytesOfIp(ip)).reverse().toString('hex').toUpperCase();
+  const wanted = [`${hexIp}:${hexPort}`, `00000000:${hexPort}`];
+  const file = openSync('/proc/net/tcp', 'r');
+  try {
+    for (;;) {
+      const text = lines.toString('latin1', 0, readSync(file, lines));
+      const sockets = [...text.matchAll(/^ *\d+: (\S+) \S+ (..)/gm)];
+      const others = sockets.filter(([, , state]) => state !== listening);
+      if (sockets.some((each) => wanted.includes(each[1] ?? '') && !others.includes(each)))
+        return true;
+      if (others.length > 0 || text === '') return false;
+    }
+  } finally {
+    closeSync(file);
+  }
 }

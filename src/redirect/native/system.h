@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the addon asks of the kernel. All but bpf-side.c is about this network namespace. */
+/* What the addon asks of the kernel in other files. */
 #ifndef NMI_SYSTEM_H
 #define NMI_SYSTEM_H
 
@@ -54,18 +54,6 @@ int detach_link(const char *pin, struct fault *fault);
 int open_pin(const char *path, bool read_only, struct fault *fault);
 /* Fills the kernel's structure, which is zero before. */
 int read_map(int map, struct bpf_map_info *info, struct fault *fault);
-
-/* netlink.c */
-
-/* A socket that only the kernel can send to, and that waits some seconds for it; -1 with a fault. */
-int open_netlink(int protocol, struct fault *fault);
-
-/* slots.c */
-
-/* Locks a file, which is created if absent. The descriptor is -1 if another process has the lock. */
-int take_lock(const char *path, int *descriptor, struct fault *fault);
-int is_locked(const char *path, bool *locked, struct fault *fault);
-int is_listened_on(__be32 ip, __be16 port, bool *listened, struct fault *fault);
 
 /* acceptor.c */
 

@@ -96,7 +96,7 @@ describe('the native module', { skip }, () => {
           ),
           {},
         ),
-      () => native.isListening('1.2.3.4', 0),
+      () => native.isListening('1.2.3', 1),
       // Longer than any address, or beginning with a valid address.
       ...['169.254.169.254/32', '255.255.255.2555', '10.0.0.1\0x'].map(
         (ip) => () => native.placeOf(ip),
