@@ -80,8 +80,9 @@ export function beginsWith(pod: RawObject, command: string): boolean {
   return steps.some((each) => textsAt(each, 'args').join(' ').startsWith(command));
 }
 
-export function verifiedOf(agents: readonly AgentView[] = []): readonly AgentView[] {
-  return agents.filter(({ isVerified }) => isVerified);
+/** Of this project, and proven to be agents. */
+export function trustedOf(agents: readonly AgentView[] = []): readonly AgentView[] {
+  return agents.filter(({ isVerified, isOldNmi }) => isVerified && !isOldNmi);
 }
 
 /** The options of the agents, which one release gives to all; undefined if no agent shows them. */

@@ -1,7 +1,7 @@
 /** What the agents may do, asked in the name of their service account. */
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { RawObject } from '../base/object.ts';
-import { unverified, verifiedOf, type AgentView } from '../cluster/agents.ts';
+import { trustedOf, unverified, type AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { askRight, everywhere, type Answer, type Right } from '../cluster/rights.ts';
 import { describeUnread, losses, type Unread } from '../cluster/unread.ts';
@@ -30,11 +30,11 @@ export interface Judged {
   readonly findings?: readonly Finding[];
 }
 
-export type AgentRight =
-  | { readonly kind: 'given' }
-  /** @param user the account of the agents. */
-  | { readonly kind: 'lacking'; readonly account: string; readonly right: IdentityRight }
-  | { readonly kind: 'unknown'; readonly unread: Unread };
+/** Neither if the agents have it. */
+export interface AgentRight {
+  readonly lacking?: Finding;
+  readonly unread?: Unread;
+}
 
 /** Undefined if it needs no token of a service account. */
 export async function askAgentRight(
@@ -42,17 +42,16 @@ export async function askAgentRight(
   identity: RawObject,
   agents: readonly AgentView[] | undefined,
 ): Promise<AgentRight | undefined> {
-  const agent = verifiedOf(agents).find(({ isOldNmi }) => !isOldNmi);
+  const [agent] = trustedOf(agents);
   const [right] = rightsForIdentities([identity], agent ?? { namespace: '' });
   if (right?.resource !== 'serviceaccounts/token') return undefined;
   const what = 'ask for the rights of the agents, as kubectl nmi doctor does';
   const loses = losses.rights;
-  if (agent === undefined) return { kind: 'unknown', unread: { what, why: unverified, loses } };
+  if (agent === undefined) return { unread: { what, why: unverified, loses } };
   const { account, ask } = inNameOf(kubectl, agent);
   const { kind, failure } = await ask(right, right.namespace);
-  if (failure !== undefined)
-    return { kind: 'unknown', unread: describeUnread(what, failure, loses) };
-  return kind === 'no' ? { kind: 'lacking', account, right } : { kind: 'given' };
+  if (failure !== undefined) return { unread: describeUnread(what, failure, loses) };
+  return kind === 'no' ? { lacking: findingOfIdentityRight(account, right) } : {};
 }
 
 function inNameOf(kubectl: Kubectl, { namespace, serviceAccount }: AgentView) {
@@ -64,11 +63,10 @@ function inNameOf(kubectl: Kubectl, { namespace, serviceAccount }: AgentView) {
 
 /** Agents of this project; undefined if they cannot be read, or nothing proves one. */
 export async function readTrusted({ agents, open }: Look) {
-  const own = (await agents())?.filter(({ isOldNmi }) => !isOldNmi);
-  const trusted = verifiedOf(own);
-  if (own === undefined || own.length === 0 || trusted.length > 0) return own && trusted;
-  open('know the account and the options of the agents', unverified);
-  return undefined;
+  const all = await agents();
+  const isProven = all?.every(({ isVerified }) => isVerified);
+  if (isProven === false) open('know the account and the options of the agents', unverified);
+  return isProven === true ? trustedOf(all) : undefined;
 }
 
 /** Most namespaces that are asked for one by one: each takes a process. */

@@ -12,7 +12,6 @@ import {
 import {
   conditionOf,
   labelsOf,
-  nameOf,
   namespaceOf,
   recordsAt,
   specOf,
@@ -21,9 +20,16 @@ import {
 } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { beginsWith, viewAgent, type AgentView } from '../cluster/agents.ts';
+import type { Bound } from '../cluster/bound.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { isLabeled, readAgents } from '../cluster/trusted-agents.ts';
-import { describeUnread, mergeCauses, renderUnread, type Unread } from '../cluster/unread.ts';
+import {
+  describeUnread,
+  mergeCauses,
+  renderUnread,
+  valueOrUnread,
+  type Unread,
+} from '../cluster/unread.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
 import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
 import { hasEnded } from '../findings/pods.ts';
@@ -83,20 +89,21 @@ function check<T>(
 }
 
 const notChecked = 'not checked';
-const webhooks = 'validatingwebhookconfigurations.admissionregistration.k8s.io';
+const noGuard = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
+const noWriter = 'not written: the Deployment nmi-conditions has no pod';
 
 const [serverCheck, ...checks]: readonly [Check, ...Check[]] = [
-  check('API server', readServer, judgeServer),
+  check('API server', readServer, (result) => ({ result })),
   check('custom resource definitions', readDefinitions, judgeDefinitions),
   check('MIC of aad-pod-identity', ({ list }) => list('pods'), judgeMic),
   check('nodes', ({ list }) => list('nodes'), judgeNodes, 'before'),
   check('agents', readNodesAndAgents, judgeAgents, 'after'),
   check('rights of the agent', readAgentRights, judgeAgentRights, 'after'),
   check('identity owners', readTrusted, judgeOwners, 'after'),
-  check('boot guard', readPods('boot-guard'), judgeGuards, 'after'),
-  check('status conditions', readPods('conditions'), judgeConditions, 'after'),
+  // Where the boot guard is taken away, its pods do so.
+  check('boot guard', readParts('boot-guard', 'redirect guard-boot'), judgeParts(noGuard), 'after'),
+  check('status conditions', readParts('conditions'), judgeParts(noWriter), 'after'),
   check('nodes of Karpenter', readKarpenter, judgeKarpenter),
-  check('admission policies', ({ list }) => list(webhooks), judgePolicies),
 ];
 
 const pauseMs = 5_000;
@@ -126,22 +133,22 @@ async function examine(context: VerbContext, when: When) {
   let agents: Promise<Read<readonly AgentView[]>> | undefined;
   const run = async ({ title, run: runCheck }: Check) => {
     const unread: Unread[] = [];
-    const open: Look['open'] = (what, why) => {
-      const isText = typeof why === 'string';
-      unread.push(isText ? { what, why, loses: title } : describeUnread(what, why, title));
-    };
-    const valueOf = <T>(what: string, read: Read<T>) => {
-      if (!read.ok) open(what, read.failure);
-      return read.ok ? read.value : undefined;
-    };
-    const list = async (resource: string) => {
-      const listing = lists.get(resource) ?? kubectl.list(resource, undefined);
-      lists.set(resource, listing);
-      return valueOf(`list ${resource}`, await listing);
-    };
-    const listAgents = async () =>
-      valueOf('list pods of the agents', await (agents ??= readAgents(context)));
-    const judged = await runCheck({ ...context, list, agents: listAgents, open });
+    const judged = await runCheck({
+      ...context,
+      list: async (resource) => {
+        const listing = lists.get(resource) ?? kubectl.list(resource, undefined);
+        lists.set(resource, listing);
+        return valueOrUnread(await listing, `list ${resource}`, title, unread);
+      },
+      agents: async () => {
+        const read = await (agents ??= readAgents(context));
+        return valueOrUnread(read, 'list pods of the agents', title, unread);
+      },
+      open: (what, why) => {
+        const isText = typeof why === 'string';
+        unread.push(isText ? { what, why, loses: title } : describeUnread(what, why, title));
+      },
+    });
     if (judged === undefined) return [];
     const { result, findings = [] } = judged;
     const worst = (['error', 'warning'] as const).find((each) => reaches(findings, each));
@@ -189,12 +196,6 @@ async function readServer({ kubectl }: Look): Promise<string> {
   const server = asRecord(parseRecord(run.stdout)?.['serverVersion']);
   if (server === undefined) throw toPluginError(classifyFailure(run), 'reach the API server');
   return stringAt(server, 'gitVersion');
-}
-
-function judgeServer(version: string): Judged {
-  const [, minor = '28'] = /^v1\.(\d+)/.exec(version) ?? [];
-  const old = { object: 'Cluster', text: `The API server is ${version}.` };
-  return { result: version, findings: Number(minor) < 28 ? oneFinding('server_old', old) : [] };
 }
 
 /** Fields that this version added to each kind; old definitions lack them. */
@@ -279,59 +280,45 @@ function judgeOwners(agents: readonly AgentView[]): Judged | undefined {
   };
 }
 
-/** Those that the chart runs beside the agents. */
-function readPods(component: string) {
+/** What the chart runs beside the agents. @param step that its pods begin with. */
+function readParts(component: string, step?: string) {
   return async ({ list, agentNamespace }: Look) =>
     (await list('pods'))?.filter(
       (pod) =>
         namespaceOf(pod) === agentNamespace &&
-        !hasEnded(pod) &&
-        labelsOf(pod).get('app.kubernetes.io/component') === component,
+        labelsOf(pod).get('app.kubernetes.io/component') === component &&
+        (step === undefined || beginsWith(pod, step)) &&
+        !hasEnded(pod),
     );
 }
 
-/** Where the boot guard is taken away, its pods do so. */
-function judgeGuards(pods: readonly RawObject[]): Judged {
-  const guards = pods.filter((pod) => beginsWith(pod, 'redirect guard-boot'));
-  const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
-  return guards.length === 0 ? { result: advice } : judgeParts(guards);
-}
-
-function judgeConditions(pods: readonly RawObject[]): Judged {
-  const missing = 'not written: the Deployment nmi-conditions has no pod';
-  return pods.length === 0 ? { result: missing } : judgeParts(pods);
-}
-
-function judgeParts(pods: readonly RawObject[]): Judged {
-  const waiting = pods.filter((pod) => conditionOf(pod, 'Ready')?.['status'] !== 'True');
-  const findings = waiting.map((pod) => {
-    const text = `It is not ready: ${viewAgent(pod).problem}`;
-    return createFinding('part_not_ready', { object: `Pod ${titleOf(pod)}`, text });
-  });
-  return { result: `${pods.length - waiting.length} ready of ${pods.length}`, findings };
+function judgeParts(missing: string) {
+  return (pods: readonly RawObject[]): Judged => {
+    const waiting = pods.filter((pod) => conditionOf(pod, 'Ready')?.['status'] !== 'True');
+    const findings = waiting.map((pod) => {
+      const text = `It is not ready: ${viewAgent(pod).problem}`;
+      return createFinding('part_not_ready', { object: `Pod ${titleOf(pod)}`, text });
+    });
+    const ready = `${pods.length - waiting.length} ready of ${pods.length}`;
+    return { result: pods.length === 0 ? missing : ready, findings };
+  };
 }
 
 async function readKarpenter({ list }: Look) {
-  const made = (await list('nodes'))?.filter(isOfKarpenter);
-  if (made === undefined || made.length === 0) return made && { made, bound: undefined };
-  const { identities: ofIdentities, bindings: ofBindings } = identityResources;
-  const [identities, bindings, pods] = await Promise.all(
-    [ofIdentities, ofBindings, 'pods'].map(list),
-  );
-  return identities && bindings && pods && { made, bound: { identities, bindings, pods } };
+  const nodes = (await list('nodes'))?.filter(isOfKarpenter);
+  const none = { identities: [], bindings: [], pods: [] };
+  if (nodes === undefined || nodes.length === 0) return nodes && { nodes, bound: none };
+  const resources = [identityResources.identities, identityResources.bindings, 'pods'];
+  const [identities, bindings, pods] = await Promise.all(resources.map(list));
+  return identities && bindings && pods && { nodes, bound: { identities, bindings, pods } };
 }
 
-type MadeNodes = NonNullable<Awaited<ReturnType<typeof readKarpenter>>>;
-
-function judgeKarpenter({ made, bound }: MadeNodes): Judged | undefined {
-  return bound && { result: String(made.length), findings: findUserAssigned(made, bound) };
+interface MadeNodes {
+  readonly nodes: readonly RawObject[];
+  readonly bound: Bound;
 }
 
-function judgePolicies(all: readonly RawObject[]): Judged {
-  const engines = all.map(nameOf).filter((name) => /gatekeeper|kyverno|azure-policy/.test(name));
-  const findings = engines.map((name) => {
-    const object = `ValidatingWebhookConfiguration ${name}`;
-    return createFinding('policy_engine', { object, text: 'It looks at pods.' });
-  });
-  return { result: engines.join(', ') || 'none known', findings };
+function judgeKarpenter({ nodes, bound }: MadeNodes): Judged | undefined {
+  const result = String(nodes.length);
+  return nodes.length === 0 ? undefined : { result, findings: findUserAssigned(nodes, bound) };
 }

@@ -19,7 +19,6 @@ import type { PodRequest } from '../cluster/cluster-state.ts';
 import { readNearby, readPodSnapshot } from '../cluster/pod-snapshot.ts';
 import type { Nearby, Snapshot } from '../cluster/snapshot.ts';
 import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
-import { findingOfIdentityRight } from '../findings/agent-rights.ts';
 import { assessPod, type Assessment } from '../findings/assessment.ts';
 import { createContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
@@ -222,8 +221,8 @@ async function checkRight(
   const right =
     identity === undefined ? undefined : await askAgentRight(kubectl, identity, snapshot.agents);
   return {
-    findings: right?.kind === 'lacking' ? [findingOfIdentityRight(right.account, right.right)] : [],
-    unread: right?.kind === 'unknown' ? [right.unread] : [],
+    findings: right?.lacking === undefined ? [] : [right.lacking],
+    unread: right?.unread === undefined ? [] : [right.unread],
   };
 }
 

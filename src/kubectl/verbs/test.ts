@@ -5,7 +5,7 @@ import { labelsOf, namespaceOf, specOf, statusOf, type RawObject } from '../base
 import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
-import { verifiedOf } from '../cluster/agents.ts';
+import { trustedOf } from '../cluster/agents.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { isWorkloadIdentity, namedClientId, workloadIdentityLabel } from '../findings/pods.ts';
 import { valueOf } from '../transport/kubectl.ts';
@@ -131,9 +131,8 @@ async function remove(context: PinnedContext, name: string, otherwise: string) {
 /** The pod has the rights of another one, so its image must not be anybody's. */
 async function imageOf(context: VerbContext): Promise<string> {
   const read = await readAgents(context);
-  const agents = read.ok ? verifiedOf(read.value) : [];
-  const image = agents.find(({ isOldNmi }) => !isOldNmi)?.image;
-  if (image !== undefined) return image;
+  const [agent] = read.ok ? trustedOf(read.value) : [];
+  if (agent !== undefined) return agent.image;
   throw usageError(
     `the image of the agent is not known: no verified agent is visible to you in namespace ${context.agentNamespace}`,
     'Give --image, or --agent-namespace if the agents are in another namespace.',

@@ -4,12 +4,11 @@ import { idsOf, planFederation } from '../azure/federation.ts';
 import { nameOf, specOf, type RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
-import { verifiedOf, type AgentView } from '../cluster/agents.ts';
+import { trustedOf, type AgentView } from '../cluster/agents.ts';
 import { readBound, usesIn, type Uses } from '../cluster/bound.ts';
 import { readCredentialTarget } from '../cluster/issuer.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
-import { findingOfIdentityRight } from '../findings/agent-rights.ts';
 import { askAgentRight, type AgentRight } from './agent-right.ts';
 import { kubectlCommand, nmiCommand, pin, type VerbContext } from './context.ts';
 import { asOurselves, carryOut, checkName, emptyPlan } from './plan.ts';
@@ -34,7 +33,7 @@ export async function toFederation(
       `See ${program} -n ${namespace} get ${identityResources.identities}`,
     );
   }
-  const target = await readCredentialTarget(kubectl, verifiedOf(read.ok ? read.value : []));
+  const target = await readCredentialTarget(kubectl, trustedOf(read.ok ? read.value : []));
   const moves = chosen.map((identity) => {
     const title = `AzureIdentity ${nameOf(identity)}`;
     const accounts = accountsOf(usesOf(identity));
@@ -50,8 +49,8 @@ export async function toFederation(
   });
   const ready = moves.filter(({ problem }) => problem === undefined);
   const right = await askForMoved(context, ready[0]?.identity, read.ok ? read.value : undefined);
-  if (apply && right?.kind === 'lacking') {
-    const { text, fix } = findingOfIdentityRight(right.account, right.right);
+  if (apply && right?.lacking !== undefined) {
+    const { text, fix } = right.lacking;
     throw failedError(`the agents lack a right, and pods would be refused: ${text}`, fix);
   }
   const plans = ready.map(({ identity, accounts }) => {
@@ -86,9 +85,9 @@ async function askForMoved(
 }
 
 function notesOf(right: AgentRight | undefined): readonly string[] {
-  if (right === undefined || right.kind === 'given') return [];
+  if (right?.lacking === undefined && right?.unread === undefined) return [];
   const state =
-    right.kind === 'lacking'
+    right.unread === undefined
       ? 'They lack it, so --apply refuses.'
       : `Whether they have it was not checked: ${right.unread.why}. kubectl nmi doctor does.`;
   return [

@@ -21,7 +21,7 @@ import {
 import { shellWord } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
-import { commonConfig, defaultConfig, verifiedOf } from '../cluster/agents.ts';
+import { commonConfig, defaultConfig, trustedOf } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { readIssuer } from '../cluster/issuer.ts';
 import { identityResources } from '../cluster/resources.ts';
@@ -34,7 +34,7 @@ export async function toWorkloadIdentity(unpinned: VerbContext, apply: boolean):
   const context = await pin(unpinned);
   const { namespace, kubectl } = context;
   const snapshot = await readSnapshot(context, namespace);
-  const config = commonConfig(verifiedOf(snapshot.agents)) ?? defaultConfig;
+  const config = commonConfig(trustedOf(snapshot.agents)) ?? defaultConfig;
   const all = usesOf(snapshot, config, context.io.wallMs());
   if (all.length === 0) {
     throw failedError(

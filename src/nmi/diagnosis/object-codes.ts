@@ -167,20 +167,10 @@ export const objectCodes = {
     means: 'The kernel of the node is older than 5.10: the agent uses iptables there.',
     fix: 'Update the node image.',
   },
-  server_old: {
-    severity: 'warning',
-    means: 'The API server is older than Kubernetes 1.28.',
-    fix: 'Upgrade the cluster.',
-  },
   image_not_pulled: {
     severity: 'error',
     means: 'A node cannot pull the image of the agent.',
     fix: 'Check the name of the image and the rights of the node at its registry.',
-  },
-  policy_engine: {
-    severity: 'info',
-    means: 'An admission policy looks at pods and may refuse those of the agent.',
-    fix: 'Exempt the namespace of the agent, if its pods are not created.',
   },
   nodes_missing: {
     severity: 'warning',

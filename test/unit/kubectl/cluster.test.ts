@@ -616,13 +616,16 @@ describe('a pod that only looks like an agent', () => {
     });
   }
 
-  it('gives neither image nor account nor options where there is no agent', async () => {
+  it('gives neither image nor account nor options where there is no agent, or only the old NMI', async () => {
     const nobody = /no verified agent is (?:visible to you )?in namespace kube-system/;
+    const old = createAgentPod('node-1', { image: 'example/aad-pod-identity/nmi:v1.8.17' });
     for (const words of ['test --pod web', 'identity federate shared']) {
-      const { code, stderr } = await play(words, hostileBed());
-      assert.equal(code, 2);
-      assert.match(stderr, nobody);
-      assert.match(stderr, /Give --image|--agent-namespace/);
+      for (const bed of [hostileBed(), hostileBed([old])]) {
+        const { code, stderr } = await play(words, bed);
+        assert.equal(code, 2);
+        assert.match(stderr, nobody);
+        assert.match(stderr, /Give --image|--agent-namespace/);
+      }
     }
     const { stdout } = await play(explain, hostileBed());
     assert.match(stdout, /^pod shop\/web: NOT READY, is not served: agent_missing$/m);

@@ -12,7 +12,7 @@ import {
 import { planIdentityBinding } from '../../azure/identity-binding.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { verifiedOf } from '../../cluster/agents.ts';
+import { trustedOf } from '../../cluster/agents.ts';
 import { findIdentity } from '../../cluster/bound.ts';
 import { cloudOfAgents, readCredentialTarget } from '../../cluster/issuer.ts';
 import { readAgents } from '../../cluster/trusted-agents.ts';
@@ -30,7 +30,7 @@ export async function federate(
     findIdentity(kubectl, namespace, name),
     readAgents(context),
   ]);
-  const agents = verifiedOf(read.ok ? read.value : []);
+  const agents = trustedOf(read.ok ? read.value : []);
   if (isChain(identity) && isOfNode(identity)) {
     const cloud = cloudOfAgents(agents);
     const notes = [...cloud.notes, ...planTrust(identity, cloud)];

@@ -21,7 +21,6 @@ import {
 } from '../recorded-kubectl.ts';
 
 const crds = 'customresourcedefinitions.apiextensions.k8s.io';
-const webhooks = 'validatingwebhookconfigurations.admissionregistration.k8s.io';
 const no = { ...ok('no\n'), code: 1 };
 
 function definition(plural: string, fields: string, ofStatus = 'conditions'): RawObject {
@@ -103,7 +102,6 @@ describe('kubectl nmi doctor', () => {
       /^MARK +CHECK +RESULT\nok +API server +v1\.34\.2\nok +custom resource definitions +4 of 4\n/,
       /^ok +agents +1 ready of 1, on 1 nodes\nok +rights of the agent +complete$/m,
       /^ok +MIC of aad-pod-identity +not there$/m,
-      /^ok +admission policies +none known$/m,
       /^(?![^]*(?:fix:|Karpenter|Not checked))/,
     ]) {
       assert.match(stdout, said);
@@ -165,7 +163,7 @@ describe('kubectl nmi doctor', () => {
     }
   });
 
-  it('checks definitions, server, nodes and the old system before an installation', async () => {
+  it('checks definitions, nodes and the old system before an installation', async () => {
     const healthy = await play('doctor --pre --fail-on=warning', bedOf({ pods: [] }));
     assert.equal(healthy.code, 0);
     assert.doesNotMatch(healthy.stdout, /agents|rights/);
@@ -176,11 +174,7 @@ describe('kubectl nmi doctor', () => {
       definition('azureidentities', ''),
       definition('azureidentitybindings', 'serviceAccount', ''),
     ];
-    const version =
-      (of: string) =>
-      (_right: string, [verb]: readonly string[]) =>
-        verb === 'version' ? ok(`{"serverVersion":{"gitVersion":"${of}"}}`) : undefined;
-    const bed = bedOf({ nodes: [node], pods: [mic], [crds]: old }, version('v1.25.0'));
+    const bed = bedOf({ nodes: [node], pods: [mic], [crds]: old });
     const { code, stdout } = await play('doctor --pre', bed);
     assert.equal(code, 1);
     assert.equal((await play('doctor --pre --fail-on=never', bed)).code, 0);
@@ -189,7 +183,6 @@ describe('kubectl nmi doctor', () => {
       /- CustomResourceDefinition azureidentitybindings\S*: It lacks the fields status\.conditions\./,
       /crd_missing\n.*\n +- CustomResourceDefinition azurepodidentityexceptions\S*: It is not in/,
       /^error +custom resource definitions +2 of 4$/m,
-      /server_old/,
       /^warning +MIC of aad-pod-identity +runs$/m,
       /old_mic/,
       /Node node-1: kernel_old/,
@@ -199,18 +192,6 @@ describe('kubectl nmi doctor', () => {
     }
     const empty = await doctor(bedOf({ nodes: [], pods: [] }), 'doctor --pre');
     assert.match(empty, /Cluster: nodes_missing/);
-    const unreadable = await doctor(bedOf({}, version('devel')), 'doctor --pre');
-    assert.doesNotMatch(unreadable, /server_old/);
-  });
-
-  it('names engines of admission policies', async () => {
-    const engines = { [webhooks]: [{ metadata: { name: 'gatekeeper-validating' } }] };
-    const { code, stdout } = await play('doctor --fail-on=warning', bedOf(engines));
-    assert.equal(code, 0);
-    assert.match(
-      stdout,
-      /^ok +admission policies +gatekeeper-validating\n {2}info +.*policy_engine/m,
-    );
   });
 
   it('finds a second release on a node, in another namespace too', async () => {
@@ -428,10 +409,9 @@ describe('the rights that doctor checks', () => {
       [
         'doctor -n shop',
         blind,
-        [crds, 'nodes', webhooks],
+        [crds, 'nodes'],
         /^not checked +custom resource definitions +-$/m,
         /Not checked:[^]*^ {2}agents, nodes of Karpenter\n {4}cannot list nodes: no right/m,
-        /^not checked +admission policies +-$/m,
         /Not checked:[^]*rights of the agent/,
       ],
       [
