@@ -1,11 +1,7 @@
 /** A node made of scripted answers, for redirect code that runs tools. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import {
-  missingTool,
-  type FlowCut,
-  type Host,
-  type ToolResult,
-} from '../../src/redirect/host/command.ts';
+import { missingTool, type Host, type ToolResult } from '../../src/redirect/host/command.ts';
+import type { FlowCut } from '../../src/redirect/native/connections.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 
 export const ok = (stdout = ''): ToolResult => ({

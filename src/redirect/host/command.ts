@@ -4,7 +4,8 @@
  */
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { inKernel, nativeModule, type FlowEnd, type NativeModule } from '../native/addon.ts';
+import { inKernel, nativeModule, type NativeModule } from '../native/addon.ts';
+import type { FlowCut } from '../native/connections.ts';
 import { RedirectError, type RedirectErrorCode } from '../redirect.ts';
 
 export interface ToolRunOptions {
@@ -47,13 +48,6 @@ export interface Host {
   isLocal(ip: string): Promise<boolean>;
 }
 
-/** Selects connections to `dialled`, except those answered by `answeredBy` or from some sources. */
-export interface FlowCut {
-  readonly dialled: FlowEnd;
-  readonly answeredBy: string | undefined;
-  readonly sparedSources: readonly string[];
-}
-
 export interface HostOptions {
   /** A tool is killed after this time, which is longer than any lock wait. Default 15 000. */
   readonly timeoutMs?: number;
@@ -75,8 +69,7 @@ export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {})
         return undefined;
       }
     },
-    cutFlows: async ({ dialled, answeredBy, sparedSources }) =>
-      inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources)),
+    cutFlows: async (cut) => inKernel((native) => native.cutFlows(cut)),
     ruleGeneration: async () => unlessRefused((native) => native.ruleGeneration()),
     isLocal: async (ip) => unlessRefused((native) => native.isLocal(ip)) ?? false,
   };
@@ -189,17 +182,12 @@ function firstLine(stderr: string): string {
   return (reason ?? 'no message').slice(0, maxMessageChars);
 }
 
-const sbinDirectories = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 const passedOn = ['XTABLES_LOCKFILE', 'XTABLES_LIBDIR'];
 
 function toolEnvironment(env: Readonly<Record<string, string | undefined>>) {
   // iptables and ip are in sbin, which the PATH of a user or a service may lack.
-  const directories = (env['PATH'] ?? '/usr/bin:/bin').split(':');
-  const missing = sbinDirectories.filter((directory) => !directories.includes(directory));
-  const result: Record<string, string> = {
-    LC_ALL: 'C',
-    PATH: [...directories, ...missing].join(':'),
-  };
+  const path = `${env['PATH'] ?? '/usr/bin:/bin'}:/usr/local/sbin:/usr/sbin:/sbin`;
+  const result: Record<string, string> = { LC_ALL: 'C', PATH: path };
   for (const name of passedOn) {
     const value = env[name];
     if (value !== undefined) result[name] = value;

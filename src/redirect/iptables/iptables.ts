@@ -18,7 +18,6 @@ import {
   type Backend,
 } from './backend.ts';
 import { createHost, type Host } from '../host/command.ts';
-import { cutOlderFlows } from '../host/flows.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import {
   describeLink,
@@ -130,7 +129,7 @@ function detect({ host, backend }: Settings): Promise<Backend> {
 }
 
 async function install(settings: Settings, port: number | undefined) {
-  const { host, target, isBehind } = settings;
+  const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
   const errors = collectErrors();
@@ -153,10 +152,8 @@ async function install(settings: Settings, port: number | undefined) {
     changed.push(...(await settle));
   });
   await errors.run(async () => {
-    // Behind programs also those that the rules redirected: netfilter gives a client that connects from the
-    // same port through the programs another one, until conntrack forgets them (two minutes after their end).
     const nodeIps = nodeAddresses(await listLinks(host));
-    const cut = await cutOlderFlows(host, target, nodeIps, isBehind ? 'all' : 'passed-by');
+    const cut = await cutOlderFlows(settings, nodeIps);
     if (typeof cut === 'string') notes.push(cut);
     else if (cut > 0) changed.push(`${cut} older flows cut`);
   });
@@ -166,6 +163,34 @@ async function install(settings: Settings, port: number | undefined) {
   const rules = found.backend === undefined ? found : await readRules(settings, found.backend);
   const status = await readBack(settings, rules);
   return { rules, status: { ...status, detail: [status.detail, ...notes].join('; '), changed } };
+}
+
+/**
+ * Cuts connections that are older than the redirect. NAT is decided at the first packet of a connection,
+ * so an older keep-alive connection still reaches the real endpoint. After the deletion of its conntrack
+ * entry, its next packet counts as a first packet: it is redirected, belongs to no connection of the
+ * agent, and gets a reset. Conntrack creates no entry for a FIN or an RST, so these packets of a cut connection are
+ * not redirected, and a FIN may carry a request: the guard stops them.
+ *
+ * Behind programs also those that the rules redirected: netfilter gives a client that connects from the same port
+ * through the programs another one, until conntrack forgets them (two minutes after their end).
+ * @returns their number, or why this node does not support it: that is no failure, since the guard blocks such a
+ *     connection too.
+ */
+async function cutOlderFlows(
+  { host, target, isBehind }: Settings,
+  nodeIps: ReadonlySet<string>,
+): Promise<number | string> {
+  try {
+    return await host.cutFlows({
+      dialled: { ip: target.metadataIp, port: target.metadataPort },
+      answeredBy: isBehind ? undefined : target.listenIp,
+      sparedSources: [...nodeIps],
+    });
+  } catch (error) {
+    if (!(error instanceof RedirectError)) throw error;
+    return `older flows not cut: ${error.message}`;
+  }
 }
 
 /** A node without hashlimit is closed all the same. */

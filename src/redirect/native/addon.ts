@@ -4,11 +4,10 @@
  */
 import { closeSync, readFileSync } from 'node:fs';
 import { loadAddon } from './native-files.ts';
-import { cutFlows, cutSockets, isListening, ruleGeneration, type FlowEnd } from './connections.ts';
+import { cutFlows, cutSockets, isListening, ruleGeneration } from './connections.ts';
 import type { OpenNetlink } from './netlink.ts';
 import { hasLink, isLocal, ownsLink, placeOf } from './place.ts';
-import { RedirectError, type Place } from '../redirect.ts';
-import { summariseVerifierLog } from '../verifier-log.ts';
+import { RedirectError } from '../redirect.ts';
 
 /** Descriptor of an open map; `closeSync` releases it. */
 export type BpfMap = number;
@@ -33,13 +32,11 @@ export interface CallerAnswer {
   readonly kind: number;
 }
 
-export type { FlowEnd } from './connections.ts';
-
 /**
  * All functions are synchronous. A refusal of the kernel is thrown with code and step, which
  * `asRedirectError` translates; an invalid argument is thrown as TypeError.
  */
-export interface NativeModule {
+interface Addon {
   readonly openNetlink: OpenNetlink;
   /**
    * Loads the object file. Maps are shared through their pins: reused if pinned, else pinned. Only pinned
@@ -51,8 +48,6 @@ export interface NativeModule {
   /** Replaces the program of a link by a pinned one, without a gap. */
   replace(program: string, pin: string): void;
   detach(pin: string): void;
-  /** Of a pinned link, or the id of a pinned program. */
-  linkInfo(pin: string): LinkInfo;
   /** Opens a pinned object of any kind. Links and programs cannot be opened for reading only. */
   openPin(pin: string, readOnly: boolean): BpfMap;
   mapGet(map: BpfMap, key: Uint8Array): Uint8Array | undefined;
@@ -66,36 +61,6 @@ export interface NativeModule {
   callerOf(socket: number): CallerAnswer | undefined;
   /** Whether a program answers for the sockets that this process makes. */
   isAnswered(): boolean;
-  /**
-   * Deletes conntrack entries of TCP connections to `dialled`, except those answered by `answeredBy` (if
-   * given) or by a loopback address, or from these sources.
-   */
-  cutFlows(
-    dialled: FlowEnd,
-    answeredBy: string | undefined,
-    sparedSources: readonly string[],
-  ): number;
-  /**
-   * Closes this network namespace's TCP sockets of these cgroups that are connected to `dialled`;
-   * returns their number.
-   */
-  cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
-  /** Generation of the nftables rules, which each change of them raises. Needs CAP_NET_ADMIN. */
-  ruleGeneration(): number;
-  /**
-   * Where the kernel sends packets for an IPv4 address. Undefined without a route, behind a gateway, or
-   * without a neighbor entry. Needs no capability, like the next three.
-   */
-  placeOf(ip: string): Place | undefined;
-  /**
-   * Whether the kernel sends packets for this address, and for no other, over a link that leads to one
-   * network namespace: a veth or netkit of its own, which is no port of a bridge.
-   */
-  ownsLink(ip: string): boolean;
-  /** Whether the kernel delivers packets for an IPv4 address to this node. */
-  isLocal(ip: string): boolean;
-  /** Whether this network namespace has a link of that index, which is never reused. */
-  hasLink(link: number): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
   /**
@@ -104,8 +69,6 @@ export interface NativeModule {
    */
   lockFile(path: string): number | undefined;
   isLocked(path: string): boolean;
-  /** Whether a socket of this network namespace listens at an address and port. */
-  isListening(ip: string, port: number): boolean;
   /**
    * Accepts the connections of a listening socket in a thread, also after `descriptor` is closed, and closes
    * those that send nothing for `patienceMs`. Returns a socket; from it, the descriptor of each of the others
@@ -124,6 +87,12 @@ export interface NativeModule {
   trimMemory(): boolean;
 }
 
+export type NativeModule = Addon &
+  ReturnType<typeof overNetlink> & {
+    /** Of a pinned link, or the id of a pinned program. */
+    readonly linkInfo: (pin: string) => LinkInfo;
+  };
+
 let loaded: NativeModule | undefined;
 
 /**
@@ -133,7 +102,7 @@ let loaded: NativeModule | undefined;
 export function nativeModule(): NativeModule {
   if (loaded !== undefined) return loaded;
   const exports = loadAddon();
-  if (!isNativeModule(exports)) {
+  if (!isAddon(exports)) {
     throw new RedirectError('UNSUPPORTED', 'load native module', 'the file is another module');
   }
   loaded = { ...exports, ...overNetlink(exports.openNetlink), linkInfo: linkInfoBy(exports) };
@@ -155,7 +124,7 @@ function overNetlink(open: OpenNetlink) {
 }
 
 /** As text of the kernel, by which it describes a descriptor of this process. */
-function linkInfoBy(native: NativeModule): NativeModule['linkInfo'] {
+function linkInfoBy(native: Addon): NativeModule['linkInfo'] {
   return (pin) => {
     const descriptor = native.openPin(pin, false);
     try {
@@ -174,7 +143,7 @@ function linkInfoBy(native: NativeModule): NativeModule['linkInfo'] {
 }
 
 /** Built from the same sources, and part of the executable: one function stands for all of them. */
-function isNativeModule(value: unknown): value is NativeModule {
+function isAddon(value: unknown): value is Addon {
   return typeof value === 'object' && value !== null && 'load' in value;
 }
 
@@ -227,6 +196,26 @@ export function asRedirectError(error: unknown): unknown {
 export function kernelAccountOf(error: unknown): string | undefined {
   const cause = error instanceof RedirectError ? error.cause : error;
   return isNativeFailure(cause) ? cause.detail : undefined;
+}
+
+const statistics = /^(?:processed \d+ insns|verification time|stack depth)/;
+const maxLines = 3;
+const maxLineChars = 160;
+
+/**
+ * The last relevant lines: the verifier logs every step, then the reason, then statistics. Empty only for
+ * an empty log; never throws; linear in the log.
+ */
+export function summariseVerifierLog(log: string): string {
+  const lines = log
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+  const telling = lines.filter((line) => !statistics.test(line) && !line.startsWith(';'));
+  const chosen = telling.length > 0 ? telling.slice(-maxLines) : lines.slice(-1);
+  return chosen
+    .map((line) => (line.length > maxLineChars ? `${line.slice(0, maxLineChars)}...` : line))
+    .join(' | ');
 }
 
 function codeOf({ code, step }: NativeFailure): RedirectError['code'] {

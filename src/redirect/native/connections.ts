@@ -23,6 +23,13 @@ export interface FlowEnd {
   readonly port: number;
 }
 
+/** Selects connections to `dialled`, except those answered by `answeredBy` or from some sources. */
+export interface FlowCut {
+  readonly dialled: FlowEnd;
+  readonly answeredBy?: string | undefined;
+  readonly sparedSources: readonly string[];
+}
+
 /** It has ended since it was listed. */
 const { ENOENT } = constants.errno;
 /** Of one cut. */
@@ -45,15 +52,10 @@ const protocolAttributes = { number: 1, sourcePort: 2, destinationPort: 3 } as c
 const filteredParts = 0x2a;
 const loopbackNet = 127;
 
-/**
- * Deletes conntrack entries of TCP connections to `dialled`, except those answered by `answeredBy` or by a loopback
- * address, or from these sources. Returns their number.
- */
+/** Deletes conntrack entries of TCP connections, except those answered by a loopback address. Returns their number. */
 export function cutFlows(
   open: OpenNetlink,
-  dialled: FlowEnd,
-  answeredBy: string | undefined,
-  sparedSources: readonly string[],
+  { dialled, answeredBy, sparedSources }: FlowCut,
 ): number {
   using netlink = new Netlink(open, netfilterProtocol);
   const dialledIp = numberOfIp(dialled.ip);
@@ -118,7 +120,7 @@ function copyOf(flow: DataView, type: number): readonly Uint8Array[] {
   return [type === flowAttributes.original ? nest(type, payload) : attribute(type, payload)];
 }
 
-/** Generation of the nftables rules. */
+/** Generation of the nftables rules, which each change of them raises. Needs CAP_NET_ADMIN. */
 export function ruleGeneration(open: OpenNetlink): number {
   using netlink = new Netlink(open, netfilterProtocol);
   let generation = 0;
@@ -147,8 +149,8 @@ const destinationAt = idAt + 20;
 const connectedStates = [1, 2, 3, 4, 5, 8, 9, 11].reduce((all, each) => all | (1 << each), 0);
 
 /**
- * Closes the TCP sockets that are connected to an address and port, or to its IPv4-mapped form, and that belong to one
- * of these cgroups. Returns their number.
+ * Closes the TCP sockets of this network namespace that are connected to an address and port, or to its IPv4-mapped
+ * form, and that belong to one of these cgroups. Returns their number.
  */
 export function cutSockets(
   open: OpenNetlink,

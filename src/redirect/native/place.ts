@@ -79,7 +79,7 @@ export function ownsLink(open: OpenNetlink, ip: string): boolean {
   return owns;
 }
 
-/** Also while the link of the address is down: connections arrive then, too. */
+/** Whether the kernel delivers packets for it here. Also while its link is down: connections arrive then, too. */
 export function isLocal(open: OpenNetlink, ip: string): boolean {
   using netlink = new Netlink(open, routeProtocol);
   return findRoute(netlink, ip)?.type === routeTypes.local;

@@ -129,8 +129,7 @@ export async function openNamespace(): Promise<Namespace> {
     );
   };
   const host = hostIn(name, {
-    cutFlows: async ({ dialled, answeredBy, sparedSources }) =>
-      Number(await call('cutFlows', dialled, answeredBy, sparedSources)),
+    cutFlows: async (cut) => Number(await call('cutFlows', cut)),
     ruleGeneration: async () => Number(await call('ruleGeneration')),
     isLocal: async (ip) => (await call('isLocal', ip)) === 'true',
   });

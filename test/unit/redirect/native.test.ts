@@ -205,7 +205,7 @@ describe('netlink', () => {
   it('reports which step the kernel refused', () => {
     const dialled = { ip: '169.254.169.254', port: 80 };
     const calls: readonly [() => number, string][] = [
-      [() => cutFlows(open, dialled, undefined, []), 'list flows'],
+      [() => cutFlows(open, { dialled, sparedSources: [] }), 'list flows'],
       [() => cutSockets(open, dialled, [1n]), 'list sockets'],
     ];
     for (const [call, step] of calls) {

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { noRedirect } from '../../../src/redirect/none.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { defaultTarget, describeTarget, reachableTarget } from '../../../src/redirect/target.ts';
-import { summariseVerifierLog } from '../../../src/redirect/verifier-log.ts';
+import { summariseVerifierLog } from '../../../src/redirect/native/addon.ts';
 
 describe('no redirect', () => {
   it('is off, whatever is called', async () => {

@@ -101,7 +101,7 @@ describe('the native module', { skip }, () => {
       ...['169.254.169.254/32', '255.255.255.2555', '10.0.0.1\0x'].map(
         (ip) => () => native.placeOf(ip),
       ),
-      () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, '1.2.3.4', ['x']),
+      () => native.cutFlows({ dialled: { ip: '1.2.3.4', port: 1 }, sparedSources: ['x'] }),
       () => native.isLocal('localhost'),
       () => (native.netnsCookie as (extra: number) => unknown)(1),
     ];
@@ -214,11 +214,10 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   async function cut(answeredBy: string | undefined, spared: readonly string[]): Promise<string> {
     const source = join(import.meta.dirname, '../../../../src/redirect/native/addon.ts');
     const dialled = { ip: defaultTarget.metadataIp, port: 80 };
-    const answered = answeredBy === undefined ? 'undefined' : `'${answeredBy}'`;
     const script = testBed.node.start(`
       process.stdin.resume();
       import('${source}').then(({ nativeModule }) => console.log(nativeModule().cutFlows(
-        ${JSON.stringify(dialled)}, ${answered}, ${JSON.stringify(spared)})));
+        ${JSON.stringify({ dialled, answeredBy, sparedSources: spared })})));
     `);
     const line = await script.line();
     await script.stop();
