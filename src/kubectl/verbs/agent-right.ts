@@ -12,46 +12,31 @@ import {
   type IdentityRight,
 } from '../findings/agent-rights.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
-import type { KubectlFailure } from '../transport/kubectl-failure.ts';
-import type { VerbContext } from './context.ts';
+import type { Judged, Look } from './checks.ts';
 
-/** What a check of `doctor` reads with. */
-export interface Look extends VerbContext {
-  /** In all namespaces. Undefined without the right, which is then open. */
-  readonly list: (resource: string) => Promise<readonly RawObject[] | undefined>;
-  readonly agents: () => Promise<readonly AgentView[] | undefined>;
-  /** Notes what the check does not know. */
-  readonly open: (what: string, why: string | KubectlFailure) => void;
-}
-
-/** What a check found. */
-export interface Judged {
-  readonly result: string;
-  readonly findings?: readonly Finding[];
-}
-
-/** Neither if the agents have it. */
+/** Empty where the agents have it, or the identity needs no token of a service account. */
 export interface AgentRight {
-  readonly lacking?: Finding;
-  readonly unread?: Unread;
+  readonly findings: readonly Finding[];
+  readonly unread: readonly Unread[];
 }
 
-/** Undefined if it needs no token of a service account. */
 export async function askAgentRight(
   kubectl: Kubectl,
   identity: RawObject,
   agents: readonly AgentView[] | undefined,
-): Promise<AgentRight | undefined> {
+): Promise<AgentRight> {
   const [agent] = trustedOf(agents);
   const [right] = rightsForIdentities([identity], agent ?? { namespace: '' });
-  if (right?.resource !== 'serviceaccounts/token') return undefined;
+  if (right?.resource !== 'serviceaccounts/token') return { findings: [], unread: [] };
   const what = 'ask for the rights of the agents, as kubectl nmi doctor does';
   const loses = losses.rights;
-  if (agent === undefined) return { unread: { what, why: unverified, loses } };
+  if (agent === undefined) return { findings: [], unread: [{ what, why: unverified, loses }] };
   const { account, ask } = inNameOf(kubectl, agent);
   const { kind, failure } = await ask(right, right.namespace);
-  if (failure !== undefined) return { unread: describeUnread(what, failure, loses) };
-  return kind === 'no' ? { lacking: findingOfIdentityRight(account, right) } : {};
+  return {
+    findings: kind === 'no' ? [findingOfIdentityRight(account, right)] : [],
+    unread: failure === undefined ? [] : [describeUnread(what, failure, loses)],
+  };
 }
 
 function inNameOf(kubectl: Kubectl, { namespace, serviceAccount }: AgentView) {

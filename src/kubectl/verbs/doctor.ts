@@ -1,14 +1,6 @@
 /** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
 import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
-import { renderTable } from '../../base/printable.ts';
-import {
-  createFinding,
-  type Finding,
-  oneFinding,
-  reaches,
-  renderFindings,
-  sortFindings,
-} from '../../nmi/diagnosis/finding.ts';
+import { createFinding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import {
   conditionOf,
   labelsOf,
@@ -22,27 +14,14 @@ import type { ExitCode } from '../base/plugin-error.ts';
 import { beginsWith, viewAgent, type AgentView } from '../cluster/agents.ts';
 import type { Bound } from '../cluster/bound.ts';
 import { group, identityResources } from '../cluster/resources.ts';
-import { isLabeled, readAgents } from '../cluster/trusted-agents.ts';
-import {
-  describeUnread,
-  mergeCauses,
-  renderUnread,
-  valueOrUnread,
-  type Unread,
-} from '../cluster/unread.ts';
+import { isLabeled } from '../cluster/trusted-agents.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
 import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
 import { hasEnded } from '../findings/pods.ts';
-import type { Read } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
-import {
-  judgeAgentRights,
-  readAgentRights,
-  readTrusted,
-  type Judged,
-  type Look,
-} from './agent-right.ts';
-import { exitOf, print, type VerbContext } from './context.ts';
+import { judgeAgentRights, readAgentRights, readTrusted } from './agent-right.ts';
+import { check, examine, report, type Check, type Judged, type Look } from './checks.ts';
+import type { VerbContext } from './context.ts';
 import { durationOf } from './flag-values.ts';
 import { failFlags, reportFlags, switchFlag, type AddVerb } from './verb.ts';
 
@@ -65,30 +44,6 @@ export const addDoctor: AddVerb = (parser, start) =>
     },
   );
 
-type When = 'before' | 'after';
-
-interface Check {
-  readonly title: string;
-  readonly run: (look: Look) => Promise<Judged | undefined>;
-  /** Of the installation; without it, both. */
-  readonly when: When | undefined;
-}
-
-/** @param read undefined is what the user may not see. @param judge of what the cluster has, if it has it. */
-function check<T>(
-  title: string,
-  read: (look: Look) => Promise<T | undefined>,
-  judge: (facts: T) => Judged | undefined,
-  when?: When,
-): Check {
-  const run = async (look: Look) => {
-    const facts = await read(look);
-    return facts === undefined ? { result: '' } : judge(facts);
-  };
-  return { title, run, when };
-}
-
-const notChecked = 'not checked';
 const noGuard = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
 const noWriter = 'not written: the Deployment nmi-conditions has no pod';
 
@@ -108,7 +63,7 @@ const [serverCheck, ...checks]: readonly [Check, ...Check[]] = [
 
 const pauseMs = 5_000;
 
-async function doctor(given: VerbContext, when: When, waitMs: number): Promise<ExitCode> {
+async function doctor(given: VerbContext, when: Check['when'], waitMs: number): Promise<ExitCode> {
   const { io } = given;
   const said = new Set<string>();
   const once = (say: (text: string) => void) => (text: string) => {
@@ -118,77 +73,14 @@ async function doctor(given: VerbContext, when: When, waitMs: number): Promise<E
   const context = { ...given, warn: once(given.warn) };
   const tell = once(io.stderr);
   const endMs = io.wallMs() + waitMs;
+  const due = checks.filter((each) => each.when === undefined || each.when === when);
   for (;;) {
-    const checked = await examine(context, when);
+    const checked = await examine(context, serverCheck, due);
     const failing = checked.filter(({ mark }) => mark === 'error');
     if (failing.length === 0 || io.wallMs() >= endMs) return report(context, checked);
     tell(`waiting for ${failing.map(({ title, result }) => `${title}: ${result}`).join('; ')}\n`);
     await io.sleep(pauseMs);
   }
-}
-
-async function examine(context: VerbContext, when: When) {
-  const { kubectl } = context;
-  const lists = new Map<string, Promise<Read<readonly RawObject[]>>>();
-  let agents: Promise<Read<readonly AgentView[]>> | undefined;
-  const run = async ({ title, run: runCheck }: Check) => {
-    const unread: Unread[] = [];
-    const judged = await runCheck({
-      ...context,
-      list: async (resource) => {
-        const listing = lists.get(resource) ?? kubectl.list(resource, undefined);
-        lists.set(resource, listing);
-        return valueOrUnread(await listing, `list ${resource}`, title, unread);
-      },
-      agents: async () => {
-        const read = await (agents ??= readAgents(context));
-        return valueOrUnread(read, 'list pods of the agents', title, unread);
-      },
-      open: (what, why) => {
-        const isText = typeof why === 'string';
-        unread.push(isText ? { what, why, loses: title } : describeUnread(what, why, title));
-      },
-    });
-    if (judged === undefined) return [];
-    const { result, findings = [] } = judged;
-    const worst = (['error', 'warning'] as const).find((each) => reaches(findings, each));
-    const mark = worst ?? (unread.length > 0 ? notChecked : 'ok');
-    return [{ title, mark, result, findings: sortFindings(findings), unread }];
-  };
-  const due = checks.filter((each) => each.when === undefined || each.when === when);
-  // Alone and first: without a server there is nothing to read.
-  return [await run(serverCheck), ...(await Promise.all(due.map(run)))].flat();
-}
-
-function report(context: VerbContext, checked: Awaited<ReturnType<typeof examine>>): ExitCode {
-  const findings = sortFindings(checked.flatMap((each) => each.findings));
-  const unread = mergeCauses(checked.flatMap((each) => each.unread));
-  const shown = checked.map(({ title, mark, result }) => ({ check: title, mark, result }));
-  print(context, { kind: 'Diagnosis', checks: shown, findings, unread }, () => {
-    const rows = checked.map(({ mark, title, result }) => [mark, title, result]);
-    const [head = '', ...lines] = renderTable(['MARK', 'CHECK', 'RESULT'], rows);
-    const body = checked.flatMap(({ findings: own }, at) => [
-      lines[at] ?? '',
-      ...renderFindings(causesOf(own)).map((line) => `  ${line}`),
-    ]);
-    return [head, ...body, ...renderUnread(unread)];
-  });
-  return exitOf(context, (limit) => reaches(findings, limit));
-}
-
-/** What objects share is told once: their fixes differ in the name only. JSON has each of them. */
-function causesOf(findings: readonly Finding[]): readonly Finding[] {
-  const most = 10;
-  const causeOf = ({ code, severity, fix, object }: Finding) =>
-    `${code} ${severity} ${fix.replaceAll(object.replace(/^.*[ /]/, ''), '')}`;
-  return [...Map.groupBy(findings, causeOf).values()].flatMap(([first, ...others]) => {
-    if (first === undefined) return [];
-    const texts = others.map(({ object, text }) =>
-      object === first.object ? text : `${object}: ${text}`,
-    );
-    const more = texts.length > most ? [`${texts.length - most} more: see -o json`] : [];
-    return [{ ...first, details: [...first.details, ...texts.slice(0, most), ...more] }];
-  });
 }
 
 async function readServer({ kubectl }: Look): Promise<string> {
@@ -263,7 +155,7 @@ type Agents = NonNullable<Awaited<ReturnType<typeof readNodesAndAgents>>>;
 
 function judgeAgents({ nodes, own, elsewhere }: Agents): Judged {
   const ready = own.filter((agent) => agent.isReady && !agent.isOldNmi);
-  const where = nodes === undefined ? `nodes ${notChecked}` : `on ${nodes.length} nodes`;
+  const where = nodes === undefined ? `nodes not checked` : `on ${nodes.length} nodes`;
   const result = `${ready.length} ready of ${own.length}, ${where}`;
   return { result, findings: examineAgents(nodes, own, elsewhere) };
 }

@@ -2,7 +2,7 @@
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
-import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { reaches, renderFindings } from '../../nmi/diagnosis/finding.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import {
@@ -18,13 +18,13 @@ import { shellWord } from '../base/output.ts';
 import type { PodRequest } from '../cluster/cluster-state.ts';
 import { readNearby, readPodSnapshot } from '../cluster/pod-snapshot.ts';
 import type { Nearby, Snapshot } from '../cluster/snapshot.ts';
-import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
+import { countUnread, renderUnread } from '../cluster/unread.ts';
 import { assessPod, type Assessment } from '../findings/assessment.ts';
 import { createContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, identityOf, named, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
-import { askAgentRight } from './agent-right.ts';
+import { askAgentRight, type AgentRight } from './agent-right.ts';
 import {
   exitOf,
   namespaceFor,
@@ -213,17 +213,13 @@ async function checkRight(
   pod: RawObject,
   snapshot: Snapshot,
   request: PodRequest,
-): Promise<{ readonly findings: readonly Finding[]; readonly unread: readonly Unread[] }> {
+): Promise<AgentRight> {
   const explanation = createContexts(snapshot, io.wallMs()).of(pod).view.explainPod(pod, request);
   const view = explanation === undefined ? undefined : identityOf(explanation);
   const isObject = view?.kind === 'azure-identity';
   const identity = isObject ? named(snapshot.identities, view.name, pod) : undefined;
-  const right =
-    identity === undefined ? undefined : await askAgentRight(kubectl, identity, snapshot.agents);
-  return {
-    findings: right?.lacking === undefined ? [] : [right.lacking],
-    unread: right?.unread === undefined ? [] : [right.unread],
-  };
+  if (identity === undefined) return { findings: [], unread: [] };
+  return askAgentRight(kubectl, identity, snapshot.agents);
 }
 
 function renderAssessment(

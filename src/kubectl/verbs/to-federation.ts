@@ -4,12 +4,12 @@ import { idsOf, planFederation } from '../azure/federation.ts';
 import { nameOf, specOf, type RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
-import { trustedOf, type AgentView } from '../cluster/agents.ts';
+import { trustedOf } from '../cluster/agents.ts';
 import { readBound, usesIn, type Uses } from '../cluster/bound.ts';
 import { readCredentialTarget } from '../cluster/issuer.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
-import { askAgentRight, type AgentRight } from './agent-right.ts';
+import { askAgentRight } from './agent-right.ts';
 import { kubectlCommand, nmiCommand, pin, type VerbContext } from './context.ts';
 import { asOurselves, carryOut, checkName, emptyPlan } from './plan.ts';
 import { problemOfIds } from './to-workload-identity.ts';
@@ -48,11 +48,22 @@ export async function toFederation(
     return { identity, accounts, patch, problem };
   });
   const ready = moves.filter(({ problem }) => problem === undefined);
-  const right = await askForMoved(context, ready[0]?.identity, read.ok ? read.value : undefined);
-  if (apply && right?.lacking !== undefined) {
-    const { text, fix } = right.lacking;
+  // In one namespace, all need the same right when they have type 3.
+  const moved = ready
+    .slice(0, 1)
+    .map(({ identity }) => ({ ...identity, spec: { ...specOf(identity), type: 3 } }));
+  const agents = read.ok ? read.value : undefined;
+  const rights = await Promise.all(moved.map((each) => askAgentRight(kubectl, each, agents)));
+  const [lacking] = rights.flatMap(({ findings }) => findings);
+  const [unknown] = rights.flatMap(({ unread }) => unread);
+  if (apply && lacking !== undefined) {
+    const { text, fix } = lacking;
     throw failedError(`the agents lack a right, and pods would be refused: ${text}`, fix);
   }
+  const state =
+    lacking === undefined
+      ? unknown && `Whether they have it was not checked: ${unknown.why}. kubectl nmi doctor does.`
+      : 'They lack it, so --apply refuses.';
   const plans = ready.map(({ identity, accounts }) => {
     const subjects = accounts.map((serviceAccount) => ({ namespace, serviceAccount }));
     return planFederation({ ...target, ...idsOf(identity) }, subjects);
@@ -65,7 +76,7 @@ export async function toFederation(
     ...moves.flatMap(({ problem }) => (problem === undefined ? [] : [`Left out: ${problem}`])),
     ...target.notes,
     ...plans.flatMap((plan) => plan.notes),
-    ...notesOf(right),
+    ...(state === undefined ? [] : [`${needed} ${state}`]),
     'Create the credentials first; a new one takes effect after a few minutes. Then change the objects, and the files that a tool applies them from.',
   ];
   const az = plans.flatMap((plan) => plan.az);
@@ -73,27 +84,8 @@ export async function toFederation(
   return ready.length < moves.length && apply ? exitCodes.findings : code;
 }
 
-/** In one namespace, all need the same right when they have type 3. */
-async function askForMoved(
-  { kubectl }: VerbContext,
-  identity: RawObject | undefined,
-  agents: readonly AgentView[] | undefined,
-): Promise<AgentRight | undefined> {
-  if (identity === undefined) return undefined;
-  const moved = { ...identity, spec: { ...specOf(identity), type: 3 } };
-  return askAgentRight(kubectl, moved, agents);
-}
-
-function notesOf(right: AgentRight | undefined): readonly string[] {
-  if (right?.lacking === undefined && right?.unread === undefined) return [];
-  const state =
-    right.unread === undefined
-      ? 'They lack it, so --apply refuses.'
-      : `Whether they have it was not checked: ${right.unread.why}. kubectl nmi doctor does.`;
-  return [
-    `The agents need the right to get tokens of service accounts: rbac.allowFederation=true of the chart, before Kubernetes 1.36 with rbac.federationNamespaces. ${state}`,
-  ];
-}
+const needed =
+  'The agents need the right to get tokens of service accounts: rbac.allowFederation=true of the chart, before Kubernetes 1.36 with rbac.federationNamespaces.';
 
 /** Those of its pods, ended ones too, and those that its bindings name. */
 function accountsOf({ bindings, pods }: Uses): readonly string[] {
