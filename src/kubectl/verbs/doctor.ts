@@ -11,7 +11,7 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { beginsWith, viewAgent, type AgentView } from '../cluster/agents.ts';
+import { beginsWith, viewAgent } from '../cluster/agents.ts';
 import type { Bound } from '../cluster/bound.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { isLabeled } from '../cluster/trusted-agents.ts';
@@ -54,7 +54,7 @@ const [serverCheck, ...checks]: readonly [Check, ...Check[]] = [
   check('nodes', ({ list }) => list('nodes'), judgeNodes, 'before'),
   check('agents', readNodesAndAgents, judgeAgents, 'after'),
   check('rights of the agent', readAgentRights, judgeAgentRights, 'after'),
-  check('identity owners', readTrusted, judgeOwners, 'after'),
+  check('identity owners', readOwners, judgeOwners, 'after'),
   // Where the boot guard is taken away, its pods do so.
   check('boot guard', readParts('boot-guard', 'redirect guard-boot'), judgeParts(noGuard), 'after'),
   check('status conditions', readParts('conditions'), judgeParts(noWriter), 'after'),
@@ -160,16 +160,22 @@ function judgeAgents({ nodes, own, elsewhere }: Agents): Judged {
   return { result, findings: examineAgents(nodes, own, elsewhere) };
 }
 
-function judgeOwners(agents: readonly AgentView[]): Judged | undefined {
-  const modes = new Set(agents.map(({ config }) => config?.identityOwners ?? 'unknown'));
+async function readOwners(look: Look) {
+  const trusted = await readTrusted(look);
+  const modes = trusted?.flatMap(({ config }) => config?.identityOwners ?? []);
+  if (modes?.length === trusted?.length) return modes;
+  look.open('know the mode of the agents', 'this plugin does not know all their options');
+  return undefined;
+}
+
+function judgeOwners(all: readonly string[]): Judged | undefined {
+  const modes = new Set(all);
   const open = [...modes].filter((each) => each !== 'enforce').join(', ');
   if (modes.size === 0) return undefined;
   if (open === '') return { result: 'enforced' };
   const text = `Their mode is ${open}${modes.size > 1 ? ' on some nodes' : ''}.`;
-  return {
-    result: 'not enforced',
-    findings: oneFinding('owners_not_enforced', { object: 'Agents', text }),
-  };
+  const findings = oneFinding('owners_not_enforced', { object: 'Agents', text });
+  return { result: 'not enforced', findings };
 }
 
 /** What the chart runs beside the agents. @param step that its pods begin with. */
