@@ -5,7 +5,6 @@
  * The agent uses the first reported mode. Identification by address and by record differ in other parts
  * of the agent too, so a change of the mode needs a restart of the pod.
  */
-import { createServer } from 'node:net';
 import { sleep } from '../../base/time/clock.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import {
@@ -22,6 +21,7 @@ import {
   type MaintainedMode,
   type RedirectState,
 } from './redirect-state.ts';
+import { inKernel } from '../../redirect/native/addon.ts';
 import { watchShared } from './shared-file.ts';
 
 export interface ExternalRedirectOptions extends NodeRedirectOptions {
@@ -122,7 +122,7 @@ export class ExternalRedirect extends NodeRedirect {
     const { clock } = this.#options;
     const deadlineMs = clock.monotonicMs() + patienceMs;
     for (;;) {
-      const missing = await this.#findMissing();
+      const missing = this.#findMissing();
       if (missing === undefined || signal?.aborted === true) return;
       if (clock.monotonicMs() > deadlineMs) {
         throw new RedirectError('TIMEOUT', 'wait for nmi redirect run', missing);
@@ -137,11 +137,11 @@ export class ExternalRedirect extends NodeRedirect {
   }
 
   /** The part that is still missing, or undefined. The redirect may wait for this agent to listen. */
-  async #findMissing(): Promise<string | undefined> {
+  #findMissing(): string | undefined {
     const [problem] = this.#problems();
     if (problem !== undefined) return problem;
-    const { listenIp } = this.#options.target;
-    return (await isHeld(listenIp)) ? undefined : `${listenIp} is on no link`;
+    const { listenIp } = this.#target;
+    return inKernel((native) => native.isLocal(listenIp)) ? undefined : `${listenIp} is on no link`;
   }
 
   /** Milliseconds until the next look, unless the kernel reports a change of the file before. */
@@ -187,13 +187,4 @@ export class ExternalRedirect extends NodeRedirect {
     if (this.#options.clock.monotonicMs() - this.#lastChangeMs < silenceMs) return found;
     return [...found, `nmi redirect run has reported nothing for ${silenceMs / 1_000} s`];
   }
-}
-
-/** Node does not list an interface without ports or carrier, so the check binds to the address. */
-function isHeld(host: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen({ host, port: 0 }, () => server.close(() => resolve(true)));
-  });
 }

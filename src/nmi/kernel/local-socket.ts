@@ -1,11 +1,11 @@
 /** Listens on a Unix socket. Its file may be left over from a killed process. */
 import { once } from 'node:events';
 import { lstat, mkdir, unlink } from 'node:fs/promises';
-import { connect, type Server } from 'node:net';
+import type { Server } from 'node:net';
 import { networkCode } from '../../base/network-code.ts';
 
 /**
- * Listens at the path, and replaces a socket file without a listener.
+ * Listens at a path in a folder of this user alone, and replaces a socket there, which a killed process left.
  * @param mode file mode of the socket.
  * @returns why it cannot listen, or undefined. Throws failures of any other kind.
  */
@@ -14,11 +14,12 @@ export async function listenAt(
   path: string,
   mode: number,
 ): Promise<string | undefined> {
-  if (await tryListen(server, path, mode)) return undefined;
-  if (!(await lstat(path)).isSocket()) return 'something that is no socket is there';
-  if (await isAnswered(path)) return 'another process answers there';
-  await unlink(path);
-  return (await tryListen(server, path, mode)) ? undefined : 'another process has just taken it';
+  const found = await lstat(path).catch(() => undefined);
+  if (found?.isSocket() === false) return 'something that is no socket is there';
+  if (found !== undefined) await unlink(path);
+  listenNow(server, path, mode);
+  await once(server, 'listening');
+  return undefined;
 }
 
 /** The code of a failed system call, or a reason in words; undefined when the work succeeded. */
@@ -38,31 +39,15 @@ export async function whyNot(
  * @returns why the folder must not be used, or undefined. Throws failures of any other kind.
  */
 export async function makeOwnFolder(path: string): Promise<string | undefined> {
-  await makeFolder(path, 0o700);
-  const { uid, mode } = await lstat(path);
-  const isOwn = uid === process.geteuid?.() && (mode & 0o022) === 0;
-  return isOwn ? undefined : `${path} is no folder that this user alone can write to`;
-}
-
-/** Creates no parent folders: below /proc, Node 26 retries that forever. */
-async function makeFolder(path: string, mode: number): Promise<void> {
   try {
-    await mkdir(path, { mode });
+    // Creates no parent folders: below /proc, Node 26 retries that forever.
+    await mkdir(path, { mode: 0o700 });
   } catch (error) {
     if (networkCode(error) !== 'EEXIST') throw error;
   }
-}
-
-/** False when the path is taken. */
-async function tryListen(server: Server, path: string, mode: number): Promise<boolean> {
-  try {
-    listenNow(server, path, mode);
-    await once(server, 'listening');
-    return true;
-  } catch (error) {
-    if (networkCode(error) === 'EADDRINUSE') return false;
-    throw error;
-  }
+  const { uid, mode } = await lstat(path);
+  const isOwn = uid === process.geteuid?.() && (mode & 0o022) === 0;
+  return isOwn ? undefined : `${path} is no folder that this user alone can write to`;
 }
 
 /**
@@ -75,18 +60,5 @@ function listenNow(server: Server, path: string, mode: number): void {
     server.listen({ path });
   } finally {
     process.umask(umask);
-  }
-}
-
-async function isAnswered(path: string): Promise<boolean> {
-  const socket = connect({ path });
-  try {
-    await once(socket, 'connect');
-    return true;
-  } catch (error) {
-    if (networkCode(error) === 'ECONNREFUSED') return false;
-    throw error;
-  } finally {
-    socket.destroy();
   }
 }

@@ -55,26 +55,21 @@ struct {
 	__type(value, struct nmi_dial);
 } dials SEC(".maps");
 
-/* Cgroups that reach the real endpoint, descendants included; values are unused. */
-struct {
+struct cgroup_set {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, NMI_MAX_EXEMPT);
+	__uint(max_entries, NMI_MAX_CGROUPS);
 	__type(key, __u64);
-	__type(value, __u8);
-} exempt SEC(".maps");
+	__type(value, __u8); /* unused */
+};
 
+/* Cgroups that reach the real endpoint, descendants included. */
+struct cgroup_set exempt SEC(".maps");
 /*
- * Pods on the host network that have no binding, by the ids of their cgroups: they reach the real endpoint, so
- * that the node's own pods do not depend on the agent. The kernel does not reuse an id before a reboot.
+ * Pods on the host network that have no binding: they reach the real endpoint, so that the node's own pods do
+ * not depend on the agent. The kernel does not reuse the id of a cgroup before a reboot.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, NMI_MAX_NODE_PODS);
-	__type(key, __u64);
-	__type(value, __u8);
-} node_pods SEC(".maps");
+struct cgroup_set node_pods SEC(".maps");
 
 /* By pod. An LRU eviction makes a limit laxer, but no record wrong. */
 struct {
@@ -102,12 +97,17 @@ struct {
 	__type(value, struct nmi_counters);
 } counters SEC(".maps");
 
-/* The key of the only element, as wide as a stack slot: see client_of(). */
+static __always_inline struct nmi_counters *counts(void)
+{
+	/* As wide as a stack slot: see client_of(). */
+	__u64 first = 0;
+
+	return bpf_map_lookup_elem(&counters, &first);
+}
+
 #define COUNT(field)                                                        \
 	do {                                                                \
-		__u64 first = 0;                                            \
-		struct nmi_counters *all;                                   \
-		all = bpf_map_lookup_elem(&counters, &first);               \
+		struct nmi_counters *all = counts();                        \
 		if (all)                                                    \
 			__sync_fetch_and_add(&all->field, 1);               \
 	} while (0)
@@ -172,8 +172,7 @@ static __always_inline struct nmi_load *load_of(__u64 pod_id)
 
 static __always_inline __s64 max_records(void)
 {
-	__u64 first = 0;
-	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
+	struct nmi_counters *all = counts();
 
 	if (all && (__s64)(all->recorded - all->deleted) < NMI_MAX_CALLERS / 2)
 		return settings.max_callers_per_pod;
@@ -210,12 +209,6 @@ static __always_inline int is_of_node(struct bpf_sock_addr *ctx)
 	__u64 node = settings.netns_cookie ? settings.netns_cookie : bpf_get_netns_cookie(NULL);
 
 	return bpf_get_netns_cookie(ctx) == node;
-}
-
-/* A pod with a network of its own is redirected whatever the map contains. */
-static __always_inline int is_node_pod(struct bpf_sock_addr *ctx, __u64 pod_id)
-{
-	return bpf_map_lookup_elem(&node_pods, &pod_id) && is_of_node(ctx);
 }
 
 static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
@@ -271,7 +264,8 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 		return PASS;
 	}
 	pod_id = pod_of_current();
-	if (!is_direct && is_node_pod(ctx, pod_id)) {
+	/* A pod with a network of its own is redirected whatever the map contains. */
+	if (!is_direct && bpf_map_lookup_elem(&node_pods, &pod_id) && is_of_node(ctx)) {
 		COUNT(exempt);
 		return PASS;
 	}
@@ -400,8 +394,7 @@ static __always_inline void delete_by_client(__u64 client)
 /* The agent answers such a caller with 503, for a short time after this. */
 static __always_inline void note_unrecorded(void)
 {
-	__u64 first = 0;
-	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
+	struct nmi_counters *all = counts();
 
 	if (!all)
 		return;
@@ -571,8 +564,7 @@ static __always_inline struct nmi_caller *caller_of(struct bpf_sock *sk)
 
 static __always_inline int was_room_short(void)
 {
-	__u64 first = 0;
-	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
+	struct nmi_counters *all = counts();
 
 	return all && all->unrecorded && bpf_ktime_get_ns() < all->unrecorded_at_ns + RECENT_NS;
 }

@@ -16,9 +16,8 @@
  * max_callers_when_short gets another one, so that 256 pods cannot fill the map.
  */
 #define NMI_MAX_CALLERS 65536
-#define NMI_MAX_EXEMPT 1024
 /* More than the pods of a node. */
-#define NMI_MAX_NODE_PODS 1024
+#define NMI_MAX_CGROUPS 1024
 #define NMI_MAX_LOADS 8192
 /* More than the connections that are established and not accepted. */
 #define NMI_MAX_SEQUENCES 4096

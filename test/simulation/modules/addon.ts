@@ -21,6 +21,7 @@ const simulated = {
   hasLink: (link: number) => currentKernel().hasLink(link),
   callerOf: (socket: number) => currentKernel().callerOf(socket),
   isAnswered: () => currentKernel().isRedirected,
+  isLocal: () => true,
   trimMemory: () => true,
 } satisfies Partial<NativeModule>;
 
