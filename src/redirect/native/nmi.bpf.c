@@ -97,17 +97,12 @@ struct {
 	__type(value, struct nmi_counters);
 } counters SEC(".maps");
 
-static __always_inline struct nmi_counters *counts(void)
-{
-	/* As wide as a stack slot: see client_of(). */
-	__u64 first = 0;
-
-	return bpf_map_lookup_elem(&counters, &first);
-}
-
+/* The key of the only element, as wide as a stack slot: see client_of(). */
 #define COUNT(field)                                                        \
 	do {                                                                \
-		struct nmi_counters *all = counts();                        \
+		__u64 first = 0;                                            \
+		struct nmi_counters *all;                                   \
+		all = bpf_map_lookup_elem(&counters, &first);               \
 		if (all)                                                    \
 			__sync_fetch_and_add(&all->field, 1);               \
 	} while (0)
@@ -172,7 +167,8 @@ static __always_inline struct nmi_load *load_of(__u64 pod_id)
 
 static __always_inline __s64 max_records(void)
 {
-	struct nmi_counters *all = counts();
+	__u64 first = 0;
+	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
 
 	if (all && (__s64)(all->recorded - all->deleted) < NMI_MAX_CALLERS / 2)
 		return settings.max_callers_per_pod;
@@ -209,6 +205,12 @@ static __always_inline int is_of_node(struct bpf_sock_addr *ctx)
 	__u64 node = settings.netns_cookie ? settings.netns_cookie : bpf_get_netns_cookie(NULL);
 
 	return bpf_get_netns_cookie(ctx) == node;
+}
+
+/* A pod with a network of its own is redirected whatever the map contains. */
+static __always_inline int is_node_pod(struct bpf_sock_addr *ctx, __u64 pod_id)
+{
+	return bpf_map_lookup_elem(&node_pods, &pod_id) && is_of_node(ctx);
 }
 
 static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
@@ -264,8 +266,7 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 		return PASS;
 	}
 	pod_id = pod_of_current();
-	/* A pod with a network of its own is redirected whatever the map contains. */
-	if (!is_direct && bpf_map_lookup_elem(&node_pods, &pod_id) && is_of_node(ctx)) {
+	if (!is_direct && is_node_pod(ctx, pod_id)) {
 		COUNT(exempt);
 		return PASS;
 	}
@@ -394,7 +395,8 @@ static __always_inline void delete_by_client(__u64 client)
 /* The agent answers such a caller with 503, for a short time after this. */
 static __always_inline void note_unrecorded(void)
 {
-	struct nmi_counters *all = counts();
+	__u64 first = 0;
+	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
 
 	if (!all)
 		return;
@@ -564,7 +566,8 @@ static __always_inline struct nmi_caller *caller_of(struct bpf_sock *sk)
 
 static __always_inline int was_room_short(void)
 {
-	struct nmi_counters *all = counts();
+	__u64 first = 0;
+	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
 
 	return all && all->unrecorded && bpf_ktime_get_ns() < all->unrecorded_at_ns + RECENT_NS;
 }
