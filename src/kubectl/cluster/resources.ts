@@ -1,6 +1,6 @@
 /** The kinds that the plugin reads, by their names for kubectl. */
 
-export const group = 'aadpodidentity.k8s.io';
+const group = 'aadpodidentity.k8s.io';
 
 export const identityResources = {
   identities: `azureidentities.${group}`,

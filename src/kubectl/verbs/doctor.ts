@@ -12,11 +12,9 @@ import {
 } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { beginsWith, viewAgent } from '../cluster/agents.ts';
-import type { Bound } from '../cluster/bound.ts';
-import { group, identityResources } from '../cluster/resources.ts';
+import { identityGrants, identityResources } from '../cluster/resources.ts';
 import { isLabeled } from '../cluster/trusted-agents.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
-import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
 import { hasEnded } from '../findings/pods.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { judgeAgentRights, readAgentRights, readTrusted } from './agent-right.ts';
@@ -58,7 +56,6 @@ const [serverCheck, ...checks]: readonly [Check, ...Check[]] = [
   // Where the boot guard is taken away, its pods do so.
   check('boot guard', readParts('boot-guard', 'redirect guard-boot'), judgeParts(noGuard), 'after'),
   check('status conditions', readParts('conditions'), judgeParts(noWriter), 'after'),
-  check('nodes of Karpenter', readKarpenter, judgeKarpenter),
 ];
 
 const pauseMs = 5_000;
@@ -90,44 +87,36 @@ async function readServer({ kubectl }: Look): Promise<string> {
   return stringAt(server, 'gitVersion');
 }
 
-/** Fields that this version added to each kind; old definitions lack them. */
-const newFields: readonly (readonly [plural: string, fields: readonly string[]])[] = [
-  [
-    'azureidentities',
-    ['spec.allowedResources', 'spec.federation', 'spec.notBefore', 'status.conditions'],
-  ],
-  ['azureidentitybindings', ['spec.serviceAccount', 'status.conditions']],
-  ['azurepodidentityexceptions', []],
-  ['azureidentitygrants', []],
-];
+const kinds = [...Object.values(identityResources), identityGrants];
 
 async function readDefinitions({ kubectl, open }: Look) {
   const resource = 'customresourcedefinitions.apiextensions.k8s.io';
-  const reads = await Promise.all(
-    newFields.map(([plural]) => kubectl.get(resource, '', `${plural}.${group}`)),
-  );
+  const reads = await Promise.all(kinds.map((kind) => kubectl.get(resource, '', kind)));
   const failed = reads.find((read) => !read.ok && read.failure.kind !== 'not-found');
   if (failed?.ok === false) open(`get ${resource}`, failed.failure);
   return failed === undefined ? reads.map((read) => (read.ok ? read.value : undefined)) : undefined;
 }
 
 function judgeDefinitions(definitions: readonly (RawObject | undefined)[]): Judged {
-  const findings = newFields.flatMap(([plural, fields], at) => {
-    const object = `CustomResourceDefinition ${plural}.${group}`;
+  const findings = kinds.flatMap((kind, at) => {
+    const object = `CustomResourceDefinition ${kind}`;
     const definition = definitions[at];
     if (definition === undefined) {
       return oneFinding('crd_missing', { object, text: 'It is not in the cluster.' });
     }
-    const lacking = fields.filter((field) => !hasField(definition, field));
-    const text = `It lacks the fields ${lacking.join(', ')}.`;
-    return lacking.length === 0 ? [] : oneFinding('crd_old', { object, text });
+    const isOld = kind === identityResources.identities && !hasNewestField(definition);
+    const text = `It lacks the field spec.${newestField}.`;
+    return isOld ? oneFinding('crd_old', { object, text }) : [];
   });
   const found = definitions.filter((each) => each !== undefined);
-  return { result: `${found.length} of ${newFields.length}`, findings };
+  return { result: `${found.length} of ${kinds.length}`, findings };
 }
 
-function hasField(definition: RawObject, path: string): boolean {
-  const keys = `schema.openAPIV3Schema.${path.replace(/[^.]+/g, 'properties.$&')}`.split('.');
+/** The last one that was added to an AzureIdentity; all definitions are applied together. */
+const newestField = 'notBefore';
+
+function hasNewestField(definition: RawObject): boolean {
+  const keys = ['schema', 'openAPIV3Schema', 'properties', 'spec', 'properties', newestField];
   return recordsAt(specOf(definition), 'versions').some(
     (version) =>
       keys.reduce((record, key) => asRecord(record?.[key]), asRecord(version)) !== undefined,
@@ -200,23 +189,4 @@ function judgeParts(missing: string) {
     const ready = `${pods.length - waiting.length} ready of ${pods.length}`;
     return { result: pods.length === 0 ? missing : ready, findings };
   };
-}
-
-async function readKarpenter({ list }: Look) {
-  const nodes = (await list('nodes'))?.filter(isOfKarpenter);
-  const none = { identities: [], bindings: [], pods: [] };
-  if (nodes === undefined || nodes.length === 0) return nodes && { nodes, bound: none };
-  const resources = [identityResources.identities, identityResources.bindings, 'pods'];
-  const [identities, bindings, pods] = await Promise.all(resources.map(list));
-  return identities && bindings && pods && { nodes, bound: { identities, bindings, pods } };
-}
-
-interface MadeNodes {
-  readonly nodes: readonly RawObject[];
-  readonly bound: Bound;
-}
-
-function judgeKarpenter({ nodes, bound }: MadeNodes): Judged | undefined {
-  const result = String(nodes.length);
-  return nodes.length === 0 ? undefined : { result, findings: findUserAssigned(nodes, bound) };
 }

@@ -3,11 +3,9 @@ import { describe, it } from 'node:test';
 import type { ProgramRun } from '../../../../src/kubectl/base/io.ts';
 import { metadataOf, type RawObject } from '../../../../src/kubectl/base/object.ts';
 import {
-  bound,
   boundTestBed,
   clientA,
   createAgentPod,
-  createBinding,
   createIdentity,
   createPod,
   failed,
@@ -23,22 +21,19 @@ import {
 const crds = 'customresourcedefinitions.apiextensions.k8s.io';
 const no = { ...ok('no\n'), code: 1 };
 
-function definition(plural: string, fields: string, ofStatus = 'conditions'): RawObject {
-  const of = (names: string) => ({
-    properties: Object.fromEntries(names.split(' ').map((name) => [name, {}])),
-  });
-  const openAPIV3Schema = { properties: { spec: of(fields), status: of(ofStatus) } };
+function definition(plural: string, field: string): RawObject {
+  const spec = { properties: { [field]: {} } };
   return {
     metadata: { name: `${plural}.aadpodidentity.k8s.io` },
-    spec: { versions: [{ schema: { openAPIV3Schema } }] },
+    spec: { versions: [{ schema: { openAPIV3Schema: { properties: { spec } } } }] },
   };
 }
 
 const definitions = [
-  definition('azureidentities', 'allowedResources federation notBefore'),
-  definition('azureidentitybindings', 'serviceAccount'),
-  definition('azurepodidentityexceptions', ''),
-  definition('azureidentitygrants', '', ''),
+  definition('azureidentities', 'notBefore'),
+  definition('azureidentitybindings', 'selector'),
+  definition('azurepodidentityexceptions', 'podLabels'),
+  definition('azureidentitygrants', 'namespaces'),
 ];
 
 /** @param answer of some calls; all else is answered with yes. */
@@ -173,17 +168,13 @@ describe('kubectl nmi doctor', () => {
     const kernelVersion = '5.4.0';
     const node = { metadata: { name: 'node-1' }, status: { nodeInfo: { kernelVersion } } };
     const mic = createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } });
-    const old = [
-      definition('azureidentities', ''),
-      definition('azureidentitybindings', 'serviceAccount', ''),
-    ];
+    const old = [definition('azureidentities', 'type'), definition('azureidentitybindings', '')];
     const bed = bedOf({ nodes: [node], pods: [mic], [crds]: old });
     const { code, stdout } = await play('doctor --pre', bed);
     assert.equal(code, 1);
     assert.equal((await play('doctor --pre --fail-on=never', bed)).code, 0);
     for (const said of [
-      /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the fields spec\.allowedResources, spec\.federation, spec\.notBefore\./,
-      /- CustomResourceDefinition azureidentitybindings\S*: It lacks the fields status\.conditions\./,
+      /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the field spec\.notBefore\./,
       /crd_missing\n.*\n +- CustomResourceDefinition azurepodidentityexceptions\S*: It is not in/,
       /^error +custom resource definitions +2 of 4$/m,
       /^warning +MIC of aad-pod-identity +runs$/m,
@@ -205,36 +196,6 @@ describe('kubectl nmi doctor', () => {
     // Who may write pods in a namespace can give them every label.
     const labelled = { ...second, spec: { nodeName: 'node-1' } };
     assert.doesNotMatch(await doctor(bedOf({ pods: [own, labelled] })), /agents_on_node/);
-  });
-
-  it('finds identities of type 0 on nodes of Karpenter, before and after an installation', async () => {
-    const labels = { 'karpenter.sh/nodepool': 'default' };
-    const made = 'aks-default-x7';
-    const bed = bedOf({
-      nodes: [{ metadata: { name: 'node-1' } }, { metadata: { name: made, labels } }],
-      pods: [
-        createAgentPod('node-1'),
-        createAgentPod(made),
-        createPod('web', { ...bound, spec: { nodeName: made } }),
-      ],
-      [kinds.identities]: [createIdentity('orders')],
-      [kinds.bindings]: [createBinding('orders')],
-    });
-    for (const words of ['doctor', 'doctor --pre']) {
-      const { code, stdout } = await play(`${words} --fail-on=warning`, bed);
-      assert.equal(code, 1);
-      assert.equal((await play(words, bed)).code, 0, 'a warning');
-      assert.match(stdout, /^warning +nodes of Karpenter +1$/m);
-      assert.match(
-        stdout,
-        /warning AzureIdentity shop\/orders: type_0_on_karpenter\n[^]*- Pod shop\/web\n/,
-      );
-    }
-    const blind = { ...bed, forbidden: { [kinds.bindings]: 'all-namespaces' } } as const;
-    assert.match(
-      await doctor(blind),
-      /not checked +nodes of Karpenter +-\n[^]*cannot list azureidentitybindings/,
-    );
   });
 
   it('tells a cause of many objects once, and in JSON of each', async () => {
@@ -414,7 +375,7 @@ describe('the rights that doctor checks', () => {
         blind,
         [crds, 'nodes'],
         /^not checked +custom resource definitions +-$/m,
-        /Not checked:[^]*^ {2}agents, nodes of Karpenter\n {4}cannot list nodes: no right/m,
+        /Not checked:[^]*^ {2}agents\n {4}cannot list nodes: no right/m,
         /Not checked:[^]*rights of the agent/,
       ],
       [
