@@ -240,9 +240,11 @@ describe('kubectl nmi doctor', () => {
       ['', 0, 1],
     ] as const) {
       let slept = 0;
-      const never = { ...bedOf({ pods: [] }), onSleep: () => (slept += 1) };
-      const { code: ended, stdout } = await play(`doctor ${flag}`.trim(), never);
+      const forged = createPod('thief', { labels: { component: 'nmi' } });
+      const never = { ...bedOf({ pods: [forged] }), onSleep: () => (slept += 1) };
+      const { code: ended, stdout, stderr } = await play(`doctor ${flag}`.trim(), never);
       assert.deepEqual([ended, slept], [code, sleeps], flag);
+      assert.equal([...stderr.matchAll(/^warning: ignored pods/gm)].length, 1);
       assert.match(stdout, /agent_missing/);
     }
     const { code, stderr } = await play('doctor --wait=soon', bedOf());
