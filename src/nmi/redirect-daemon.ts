@@ -5,7 +5,8 @@
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import { describeTarget, reachableTarget } from '../redirect/target.ts';
-import { openKernel, type Kernel, type KernelOptions } from './kernel/kernel.ts';
+import { openKernel, type KernelOptions } from './kernel/kernel.ts';
+import type { NodeRedirect } from './kernel/node-redirect.ts';
 import {
   nodePodsPath,
   readNodePods,
@@ -83,7 +84,7 @@ const reportEveryMs = 10_000;
 /** For the agent in the other container. */
 class Report {
   readonly #options: Pick<KernelOptions, 'config' | 'clock' | 'log'>;
-  readonly #kernel: Kernel;
+  readonly #kernel: NodeRedirect;
   readonly #mode: MaintainedMode;
   readonly #target: string;
   #last = '';
@@ -92,7 +93,7 @@ class Report {
 
   constructor(
     options: Pick<KernelOptions, 'config' | 'clock' | 'log'>,
-    kernel: Kernel,
+    kernel: NodeRedirect,
     mode: MaintainedMode,
   ) {
     this.#options = options;

@@ -7,7 +7,7 @@ import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
 import { shownFlags } from '../config/shown-flags.ts';
 import type { Tuning } from '../config/tuning.ts';
-import type { Kernel } from '../kernel/kernel.ts';
+import type { NodeRedirect } from '../kernel/node-redirect.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import { olderThan, watchProblems } from '../kube/watch/watch-report.ts';
 import type { Watches } from '../kube/watch/watches.ts';
@@ -21,7 +21,7 @@ export interface ExplainOptions extends Omit<
 > {
   readonly config: Config;
   readonly tuning: Tuning;
-  readonly kernel: Kernel;
+  readonly kernel: NodeRedirect;
   readonly state: ClusterState;
   /** For `nmi ready`. */
   readonly parts: readonly Part[];
@@ -58,7 +58,7 @@ interface StateFacts extends Pick<ClusterState, 'podsAskedAs'> {
 
 export function readHealth(
   name: string,
-  kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>,
+  kernel: Pick<NodeRedirect, 'mode' | 'status' | 'problem'>,
   { watches, podsAskedAs }: StateFacts,
   { watchStalenessLimitMs }: Pick<Tuning, 'watchStalenessLimitMs'>,
 ): NodeHealth {

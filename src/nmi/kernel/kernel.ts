@@ -24,8 +24,6 @@ import type { NodeRedirect } from './node-redirect.ts';
 import { Reconciler } from './reconciler.ts';
 import { agentCgroups, takeSlot } from './slots.ts';
 
-export type Kernel = NodeRedirect;
-
 export interface KernelOptions {
   readonly config: Config;
   readonly clock: Clock;

@@ -4,10 +4,11 @@
  *     redirect.json    by `nmi redirect run`: the state of the redirect, at each check of it
  *     node-pods.json   by the agent: pods on the host network that reach the metadata address itself
  */
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { asRecord, textOf } from '../../base/json-value.ts';
 import type { RedirectMode } from '../../redirect/redirect.ts';
-import { cgroupIds, readShared, removeShared, writeShared } from './shared-file.ts';
+import { cgroupIds, readShared, writeShared } from './shared-file.ts';
 
 export type MaintainedMode = Exclude<RedirectMode, 'none'>;
 
@@ -40,7 +41,7 @@ export function writeState(sharedFolder: string, state: RedirectState): void {
 
 /** The agent has no port then. */
 export function removeState(sharedFolder: string): void {
-  removeShared(statePath(sharedFolder));
+  rmSync(statePath(sharedFolder), { force: true });
 }
 
 /** Undefined if there is none. */

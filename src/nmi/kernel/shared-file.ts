@@ -54,10 +54,6 @@ export function cgroupIds(texts: readonly unknown[]): readonly bigint[] {
   return numbers.map((each) => BigInt(String(each))).filter((id) => id < 2n ** 64n);
 }
 
-export function removeShared(path: string): void {
-  rmSync(path, { force: true });
-}
-
 /** Calls back when the file is replaced or removed. A kernel without room for another watch reports nothing. */
 export function watchShared(path: string, onChange: () => void): Disposable {
   const name = basename(path);

@@ -10,7 +10,7 @@ import type { Tuning } from '../config/tuning.ts';
 import { podOfLimitKey } from '../callers/caller.ts';
 import type { GrantPolicy } from '../grants/choose-identity.ts';
 import { connectRate } from '../../redirect/redirect.ts';
-import type { Kernel } from '../kernel/kernel.ts';
+import type { NodeRedirect } from '../kernel/node-redirect.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
@@ -65,7 +65,7 @@ export interface Server extends Required<Part>, AsyncDisposable {
 export interface ServerOptions {
   readonly config: Config;
   readonly tuning: Tuning;
-  readonly kernel: Pick<Kernel, 'attest' | 'findCgroupUid' | 'port' | 'isAlone' | 'hasSlots'>;
+  readonly kernel: Pick<NodeRedirect, 'attest' | 'findCgroupUid' | 'port' | 'isAlone' | 'hasSlots'>;
   readonly state: ClusterState;
   readonly broker: TokenBroker;
   readonly uses: ResourceUses;
@@ -192,7 +192,7 @@ export async function listenInTurn(
     log,
     isReady,
   }: Pick<ServerOptions, 'clock' | 'log' | 'isReady'> & {
-    readonly kernel: Pick<Kernel, 'port' | 'isAlone' | 'hasSlots'>;
+    readonly kernel: Pick<NodeRedirect, 'port' | 'isAlone' | 'hasSlots'>;
   },
 ): Promise<Turn> {
   let problem: string | undefined = waiting;

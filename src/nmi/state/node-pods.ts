@@ -10,13 +10,13 @@ import { debounce } from '../../base/time/debounce.ts';
 import { decideGrant, isOfNode, type GrantQuery, type GrantState } from '../grants/decide-grant.ts';
 import type { GrantPolicy } from '../grants/choose-identity.ts';
 import type { Config } from '../config/config.ts';
-import type { Kernel } from '../kernel/kernel.ts';
+import type { NodeRedirect } from '../kernel/node-redirect.ts';
 import type { ClusterState } from './cluster-state.ts';
 
 export interface NodePodsOptions {
   readonly config: Config;
   readonly state: GrantState & Pick<ClusterState, 'watches'>;
-  readonly kernel: Pick<Kernel, 'podCgroup' | 'letThrough'>;
+  readonly kernel: Pick<NodeRedirect, 'podCgroup' | 'letThrough'>;
   readonly policy: GrantPolicy;
   readonly clock: Clock;
 }

@@ -5,8 +5,8 @@
  *
  * The iptables redirect is the fallback. It sees only connections that bypass the programs: those
  * older than the programs, which are cut, and packets from raw sockets, which the agent refuses
- * because they have no record. Neither leaves the node. A node without iptables has the guard only, which rejects such packets with an ICMP error instead of
- * dropping them.
+ * because they have no record. Neither leaves the node. A node without iptables has the guard only, which
+ * rejects such packets with an ICMP error instead of dropping them.
  *
  * Everything is pinned: programs, maps and links outlive the process, and the next process takes over.
  */
@@ -60,9 +60,7 @@ export interface EbpfRedirectOptions {
   readonly ownPodUid?: string;
   /** Path of the agent's cgroup. Default: that of its pod, or of this process. */
   readonly ownCgroup?: string;
-  /** Further cgroups that reach the real endpoint. The agent's own always does. */
-  readonly exemptCgroupIds?: readonly bigint[];
-  /** Cgroups of the node's other agents, which an update starts or ends: these are exempt, too. */
+  /** Cgroups of the node's other agents, which an update starts or ends: they reach the real endpoint, too. */
   readonly otherAgents?: () => readonly bigint[];
   /** The redirect for connections that bypass the programs, for the same target. */
   readonly fallback: Redirect;
@@ -279,10 +277,10 @@ function agentCgroup(
  * redirected cgroup or one above it: an agent there is not redirected, and exempting it would exempt every pod.
  */
 function wantedExempt(
-  { exemptCgroupIds = [], otherAgents }: Settings,
+  { otherAgents }: Settings,
   agentId: bigint,
   above: readonly bigint[],
 ): readonly bigint[] {
-  const ids = new Set([agentId, ...exemptCgroupIds, ...(otherAgents?.() ?? [])]);
+  const ids = new Set([agentId, ...(otherAgents?.() ?? [])]);
   return [...ids].filter((id) => !above.includes(id));
 }

@@ -65,6 +65,11 @@ const agentLink = /^link_getsockopt_\d+$/;
 /** Pins of the programs that reserve the agent's address and port. */
 export const bindLinks = ['link_bind4', 'link_bind6'] as const;
 
+const hookNames = hooks.map(({ name }) => name).join('|');
+const ownPin = new RegExp(
+  `^(?:next_)?(?:settings|${sharedMaps.join('|')}|link_getsockopt_\\d+|(?:link|program)_(?:${hookNames}))$`,
+);
+
 const settingsMap = '.rodata.nmi';
 
 /**
@@ -343,16 +348,9 @@ export function unpinPrograms(pinFolder: string): void {
 
 /** Names of the agent's pins. @throws RedirectError if the folder must not be read. */
 export function listOwnPins(pinFolder: string): readonly string[] {
-  const names = listPins(pinFolder).filter(isOurs);
+  const names = listPins(pinFolder).filter((name) => ownPin.test(name));
   // Files with these names in another file system are not pins.
   return names.length > 0 && isBpffs(pinFolder) ? names : [];
-}
-
-function isOurs(name: string): boolean {
-  const bare = name.replace(/^next_/, '');
-  if (bare === 'settings' || sharedMaps.some((map) => map === bare)) return true;
-  if (agentLink.test(bare)) return true;
-  return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
 }
 
 /** The only value of an array map of the installed programs, if there are any. */

@@ -349,16 +349,21 @@ static void caller_of(struct call *call)
 	put(call, "kind", number(call, answer.kind));
 }
 
+static int open_tcp(struct call *call)
+{
+	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return sock < 0 ? fail(&call->fault, "open socket", errno) : sock;
+}
+
 /* A socket that is not connected has no caller, and is answered like others. */
 static void is_answered(struct call *call)
 {
-	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct nmi_answer answer;
+	int sock = open_tcp(call);
 
-	if (sock < 0) {
-		fail(&call->fault, "open socket", errno);
+	if (sock < 0)
 		return;
-	}
 	call->result = boolean(call, ask_socket(sock, &answer, &call->fault) == 1);
 	close(sock);
 }
@@ -383,14 +388,12 @@ static void open_netlink(struct call *call)
 /* 0 before Linux 5.14, which does not report it. */
 static void netns_cookie(struct call *call)
 {
-	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	socklen_t length = sizeof(__u64);
+	int sock = open_tcp(call);
 	__u64 cookie = 0;
 
-	if (sock < 0) {
-		fail(&call->fault, "open socket", errno);
+	if (sock < 0)
 		return;
-	}
 	if (getsockopt(sock, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length))
 		cookie = 0;
 	close(sock);

@@ -127,19 +127,15 @@ int attach_program(const char *pin, int attach_type, const char *cgroup, const c
 	if (program < 0)
 		return -1;
 	folder = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (folder < 0) {
+	if (folder < 0)
 		fail(fault, "open cgroup", errno);
-		goto cleanup;
-	}
-	link = bpf_link_create(program, folder, attach_type, NULL);
-	if (link < 0) {
+	else if ((link = bpf_link_create(program, folder, attach_type, NULL)) < 0)
 		fail(fault, "attach", link);
-		goto cleanup;
-	}
-	result = bpf_obj_pin(link, link_pin) ? fail(fault, "pin link", errno) : 0;
+	else
+		result = bpf_obj_pin(link, link_pin) ? fail(fault, "pin link", errno) : 0;
 	/* The pin keeps the link; without a pin, closing the descriptor detaches the program. */
-	close(link);
-cleanup:
+	if (link >= 0)
+		close(link);
 	if (folder >= 0)
 		close(folder);
 	close(program);
@@ -148,13 +144,12 @@ cleanup:
 
 int replace_program(const char *pin, const char *link_pin, struct fault *fault)
 {
-	int link, error, program = open_pin(pin, false, fault);
+	int program = open_pin(pin, false, fault);
+	int link = program < 0 ? -1 : open_pin(link_pin, false, fault);
+	int error = link < 0 ? 0 : bpf_link_update(link, program, NULL);
 
-	if (program < 0)
-		return -1;
-	link = open_pin(link_pin, false, fault);
-	error = link < 0 ? 0 : bpf_link_update(link, program, NULL);
-	close(program);
+	if (program >= 0)
+		close(program);
 	if (link < 0)
 		return -1;
 	close(link);

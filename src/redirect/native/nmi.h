@@ -40,7 +40,7 @@ struct nmi_settings {
 	__u64 qos_classes[2];
 	/* Cookie of the node's network namespace; 0: the initial one. */
 	__u64 netns_cookie;
-	/* Identifies the programs: FNV-1a of the object file in four bytes, its size in four, and zeros. */
+	/* Identifies the programs: CRC-32 of the object file in four bytes, its size in four, and zeros. */
 	__u8 digest[28];
 	/* Of both agents of a node: listen_port is one of them. */
 	__be16 ports[2];

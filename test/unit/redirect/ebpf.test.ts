@@ -256,7 +256,7 @@ describe('the redirect by eBPF', () => {
       const alone = await kernelOf(() => ({}));
       assert.deepEqual(alone.exempt, new Set([inodeOf(alone.pod)]));
       const more = await kernelOf((pods) => ({
-        exemptCgroupIds: [7n, inodeOf(pods), inodeOf(cgroups.path)],
+        otherAgents: () => [7n, inodeOf(pods), inodeOf(cgroups.path)],
       }));
       assert.deepEqual(more.exempt, new Set([inodeOf(more.pod), 7n]));
     });

@@ -30,7 +30,7 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
     host = testBed.client(testBed.node, 'podhost/c1');
     agent = testBed.client(testBed.node, 'podagent/c1');
     outsider = testBed.client(testBed.node, '/system/daemon');
-    testBed.settings = { exemptCgroupIds: [cgroupIdOf(join(agent.cgroup, '..')) ?? 0n] };
+    testBed.settings = { otherAgents: () => [cgroupIdOf(join(agent.cgroup, '..')) ?? 0n] };
     await testBed.redirect().prepare();
     await testBed.redirect().install();
   });

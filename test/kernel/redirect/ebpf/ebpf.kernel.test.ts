@@ -70,8 +70,8 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     host = testBed.client(testBed.node, 'podhost/c1');
     exempt = testBed.client(testBed.node, 'podagent/c1/nested');
     outsider = testBed.client(testBed.node, '/system/kubelet');
-    const exemptCgroupIds = [cgroupIdOf(join(exempt.cgroup, '../..')) ?? 0n];
-    testBed.settings = { exemptCgroupIds };
+    const otherAgents = () => [cgroupIdOf(join(exempt.cgroup, '../..')) ?? 0n];
+    testBed.settings = { otherAgents };
     await testBed.redirect().prepare();
     const status = await testBed.redirect().install();
     assert.deepEqual(status.problems, []);
@@ -129,7 +129,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   it('is exempt as soon as it prepares, if it is the next agent beside the previous one', async () => {
     const next = testBed.client(testBed.node, 'podnext/c1');
     assert.match(await next.send(dial), /^agent sees /);
-    await testBed.redirect({ exemptCgroupIds: [next.podId] }).prepare();
+    await testBed.redirect({ otherAgents: () => [next.podId] }).prepare();
     assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4 /);
     assert.match(await exempt.send(dial), /^cloud sees 10\.0\.0\.4 /);
     await testBed.redirect().install();
@@ -428,7 +428,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     for (let round = 0; round < 10; round += 1) {
       // Alternating between exempt and not exempt makes each installation a full one.
       const status = await testBed
-        .redirect({ exemptCgroupIds: round % 2 === 0 ? [1_000_000n] : [] })
+        .redirect({ otherAgents: () => (round % 2 === 0 ? [1_000_000n] : []) })
         .install();
       assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 6);
     }
@@ -450,7 +450,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   it('keeps the records of living connections over an upgrade', async () => {
     await testBed.redirect().install();
     assert.match(await pod.send(`keep ${metadataIp} 80`), / attested /);
-    await testBed.redirect({ exemptCgroupIds: [1_000_000n] }).install();
+    await testBed.redirect({ otherAgents: () => [1_000_000n] }).install();
     assert.match(await pod.send('ask'), / attested /);
     assert.equal(await pod.send('drop'), 'dropped');
   });
@@ -539,7 +539,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.ok(found.detail.startsWith(`eBPF on ${later};`), found.detail);
     const all = cgroupIdOf(join(testBed.tree.path, 'kubepods')) ?? 0n;
     const above = cgroupIdOf(testBed.tree.path) ?? 0n;
-    await testBed.redirect({ exemptCgroupIds: [all, above] }).install();
+    await testBed.redirect({ otherAgents: () => [all, above] }).install();
     assert.match(await pod.send(dial), /attested/);
   });
 });
