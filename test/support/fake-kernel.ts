@@ -91,7 +91,6 @@ export function openFakeKernel(calls: string[] = []) {
       calls.push(`replace ${name as string}`);
       write(pin, { ...read(pin), programId });
     },
-    detach: (pin: string) => calls.push(`detach ${basename(pin)}`),
     linkInfo: read,
     openPin: (pin: string) => {
       read(pin);

@@ -31,7 +31,7 @@ import {
   installPrograms,
   readCounters,
   readListenPort,
-  removePrograms,
+  unpinPrograms,
   type ProgramCounters,
   type WantedPrograms,
 } from './programs.ts';
@@ -186,7 +186,7 @@ function closeOlderSockets(programs: WantedPrograms, target: RedirectTarget): nu
 async function remove(settings: Settings): Promise<void> {
   const errors = collectErrors();
   // No mutation: this part ends before it returns its promise.
-  await errors.run(async () => removePrograms(settings.pinFolder));
+  await errors.run(async () => unpinPrograms(settings.pinFolder));
   await errors.run(() => settings.fallback.remove());
   errors.throwFirst();
 }

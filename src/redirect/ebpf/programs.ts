@@ -312,12 +312,6 @@ export function readListenPort(pinFolder: string): number | undefined {
   });
 }
 
-/** Removes all programs and maps, the redirecting programs first. @throws RedirectError */
-export function removePrograms(pinFolder: string): void {
-  for (const link of linksOf(listOwnPins(pinFolder))) detachAtOnce(join(pinFolder, link));
-  unpinPrograms(pinFolder);
-}
-
 /** The links among these pins: of redirecting programs first, of those that answer the agents last. */
 function linksOf(names: readonly string[]): readonly string[] {
   return hooks
@@ -325,19 +319,9 @@ function linksOf(names: readonly string[]): readonly string[] {
     .flatMap(({ name }) => names.filter((each) => new RegExp(`^link_${name}(?:_|$)`).test(each)));
 }
 
-/** Removing the pin detaches too, but asynchronously. */
-function detachAtOnce(pin: string): void {
-  try {
-    inKernel((native) => native.detach(pin));
-  } catch (error) {
-    // Detaching needs CAP_BPF, which a process that only cleans up may lack.
-    if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
-  }
-}
-
 /**
- * Unlinks all pins, those of the redirecting programs first. It needs write permission only; the kernel
- * detaches programs without other references within milliseconds.
+ * Unlinks all pins, those of the redirecting programs first. It needs write permission only, and no bpf(2); the
+ * kernel detaches programs without other references within milliseconds.
  * @throws RedirectError
  */
 export function unpinPrograms(pinFolder: string): void {

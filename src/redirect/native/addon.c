@@ -228,12 +228,6 @@ static void replace(struct call *call)
 	replace_program(call->in[0].text, call->in[1].text, &call->fault);
 }
 
-/* Detaches the program at once; the pin stays. */
-static void detach(struct call *call)
-{
-	detach_link(call->in[0].text, &call->fault);
-}
-
 static bool is_per_cpu(__u32 type)
 {
 	return type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_PERCPU_ARRAY ||
@@ -489,7 +483,6 @@ static const struct function functions[] = {
 	{ "load", "bbmm", load },
 	{ "attach", "snss", attach },
 	{ "replace", "ss", replace },
-	{ "detach", "s", detach },
 	{ "openPin", "sf", open_object },
 	{ "mapGet", "nb", map_get },
 	{ "mapSet", "nbb", map_set },

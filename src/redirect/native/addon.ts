@@ -47,7 +47,6 @@ interface Addon {
   attach(program: string, attachType: number, cgroup: string, pin: string): void;
   /** Replaces the program of a link by a pinned one, without a gap. */
   replace(program: string, pin: string): void;
-  detach(pin: string): void;
   /** Opens a pinned object of any kind. Links and programs cannot be opened for reading only. */
   openPin(pin: string, readOnly: boolean): BpfMap;
   mapGet(map: BpfMap, key: Uint8Array): Uint8Array | undefined;

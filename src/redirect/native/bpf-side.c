@@ -156,18 +156,6 @@ int replace_program(const char *pin, const char *link_pin, struct fault *fault)
 	return error ? fail(fault, "replace program", error) : 0;
 }
 
-int detach_link(const char *pin, struct fault *fault)
-{
-	int link = open_pin(pin, false, fault);
-	int error;
-
-	if (link < 0)
-		return -1;
-	error = bpf_link_detach(link);
-	close(link);
-	return error ? fail(fault, "detach", error) : 0;
-}
-
 int open_pin(const char *path, bool read_only, struct fault *fault)
 {
 	LIBBPF_OPTS(bpf_obj_get_opts, options, .file_flags = read_only ? BPF_F_RDONLY : 0);

@@ -49,7 +49,6 @@ int load_object(struct bytes bytes, struct bytes settings, struct pins maps, str
 int attach_program(const char *pin, int attach_type, const char *cgroup, const char *link_pin,
 		   struct fault *fault);
 int replace_program(const char *pin, const char *link_pin, struct fault *fault);
-int detach_link(const char *pin, struct fault *fault);
 
 int open_pin(const char *path, bool read_only, struct fault *fault);
 /* Fills the kernel's structure, which is zero before. */

@@ -7,7 +7,9 @@
  *     pod b 10.244.0.6 ─┘
  */
 import assert from 'node:assert/strict';
+import { unlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import {
   openEbpfRedirect,
@@ -27,6 +29,8 @@ import {
 import { openNamespace, type Namespace, type Script } from './namespaces.ts';
 
 const { metadataIp, listenIp, listenPort } = defaultTarget;
+/** The kernel takes some milliseconds. */
+const detachMs = 100;
 const source = join(import.meta.dirname, '../../../src/redirect');
 
 /** For each line it receives, sends its client's address, and what the programs answer about it now. */
@@ -275,6 +279,12 @@ export class EbpfTestBed {
     const agent = this.node.start(agentScript(ip, port), this.agentCgroup);
     assert.equal(await agent.line(), 'listening');
     return agent;
+  }
+
+  /** Unlinks what attaches these programs, and waits until the kernel has detached them. */
+  async detach(...hooks: readonly string[]): Promise<void> {
+    for (const hook of hooks) unlinkSync(join(this.pinFolder, `link_${hook}`));
+    await setTimeout(detachMs);
   }
 
   async startCloud(): Promise<void> {

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { freshNative } from '../../../scripts/native.ts';
 import { diffCgroups, readCgroups, syncCgroups } from '../../../src/redirect/ebpf/cgroup-sets.ts';
@@ -34,7 +34,6 @@ import {
   joinPinned,
   listOwnPins,
   readCounters,
-  removePrograms,
   tryPrograms,
   unpinPrograms,
   type WantedPrograms,
@@ -457,27 +456,20 @@ describe('the programs', () => {
       assert.deepEqual(listOwnPins(folder), []);
     });
 
-    it('are removed, the redirecting programs first and at once, the folder with the last pin', () => {
-      const { calls } = openInstalled();
-      const links = hooks.toReversed().map(linkOf);
-      removePrograms(folder);
-      assert.deepEqual(
-        calls,
-        links.map((name) => `detach ${name}`),
-      );
-      assert.deepEqual(readdirSync(bpffs.path), []);
-    });
-
-    it('are removed without the capability to detach them, and any other failure is reported', () => {
+    it('are removed, the redirecting programs first, the folder with the last pin', () => {
       openInstalled();
-      const refuseBy = (code: string) =>
-        mock.method(nativeModule(), 'detach', () => {
-          throw nativeFailure(code, 'detach');
+      const links = hooks.toReversed().map(linkOf);
+      const unlinked: string[] = [];
+      {
+        using _seen = replaceFs({
+          unlinkSync: ((path: string) => {
+            unlinked.push(basename(path));
+            rmSync(path);
+          }) as never,
         });
-      refuseBy('EBUSY');
-      assert.throws(() => removePrograms(folder), { code: 'BUSY' });
-      refuseBy('EPERM');
-      removePrograms(folder);
+        unpinPrograms(folder);
+      }
+      assert.deepEqual(unlinked.slice(0, links.length), links);
       assert.deepEqual(readdirSync(bpffs.path), []);
     });
 

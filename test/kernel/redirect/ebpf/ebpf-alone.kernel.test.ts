@@ -1,9 +1,7 @@
 /** eBPF on a node without iptables: the programs redirect, and only the guard is behind them. */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { nativeModule } from '../../../../src/redirect/native/addon.ts';
 import { missingTool, type Host, type ToolResult } from '../../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../../src/redirect/iptables/iptables.ts';
 import { defaultTarget } from '../../../../src/redirect/target.ts';
@@ -112,9 +110,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
 
   it('fails closed when its programs are detached, and never leads to the cloud', async () => {
-    for (const hook of ['connect4', 'connect6', 'sockops']) {
-      nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
-    }
+    await testBed.detach('connect4', 'connect6', 'sockops');
     assert.equal(await pod.send(dial), 'EHOSTUNREACH');
     assert.equal((await redirect.install()).state, 'active');
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);

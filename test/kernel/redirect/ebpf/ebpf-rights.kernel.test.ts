@@ -120,7 +120,6 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
           read: tried(() => native.openPin(pin('callers'), true)),
           write: tried(() => native.openPin(pin('callers'), false)),
           exempt: tried(() => native.openPin(pin('exempt'), true)),
-          detach: tried(() => native.detach(pin('link_connect4'))),
           unpin: tried(() => require('node:fs').unlinkSync(pin('callers'))),
         }));
       });
@@ -131,7 +130,6 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
       read: 'EACCES',
       write: 'EACCES',
       exempt: 'EACCES',
-      detach: 'EACCES',
       unpin: 'EACCES',
       // Not "unsupported": without the capabilities the probe cannot determine that.
     });

@@ -352,7 +352,6 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     /** Not every kernel replaces a program by one of another hook, and its answer says so. */
     const byOtherHook = () => native.replace(pin('program_connect6'), pin('link_connect4'));
     const breakages: readonly (readonly [RegExp, () => void])[] = [
-      [/program connect6 detached/, () => native.detach(pin('link_connect6'))],
       [/program connect4 not attached/, () => unlinkSync(pin('link_connect4'))],
       [/program sockops is not the one we know/, () => unlinkSync(pin('program_sockops'))],
       [/settings missing/, () => unlinkSync(pin('settings'))],
@@ -403,9 +402,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
 
   it('is closed by its fallback when its programs are detached', async () => {
     await testBed.redirect().install();
-    for (const hook of ['connect4', 'connect6', 'sockops']) {
-      nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
-    }
+    await testBed.detach('connect4', 'connect6', 'sockops');
     assert.match(await pod.send(dial), /agent sees 10\.244\.0\.5 unattested/);
   });
 
@@ -413,9 +410,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const port = 41_100;
     const from = `${dial} 10.244.0.5 ${port}`;
     await testBed.redirect().install();
-    for (const hook of ['connect4', 'connect6', 'sockops']) {
-      nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
-    }
+    await testBed.detach('connect4', 'connect6', 'sockops');
     assert.match(await pod.send(from), new RegExp(` unattested .* through ${port} `));
     await testBed.redirect().install();
     assert.match(await pod.send(from), new RegExp(` attested .* through ${port} `));

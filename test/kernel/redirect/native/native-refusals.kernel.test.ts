@@ -2,9 +2,10 @@
  * Arguments that the native module refuses, and its errors when the kernel refuses, call by call.
  */
 import assert from 'node:assert/strict';
-import { closeSync } from 'node:fs';
+import { closeSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { eventually } from '../../../../lab/test-bed/eventually.ts';
 import { settingsOf } from '../../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../../src/redirect/native/native-files.ts';
 import {
@@ -56,7 +57,6 @@ describe('the native module refuses', { skip }, () => {
   });
   after(() => {
     for (const map of opened.values()) closeSync(map);
-    native.detach(pin('link'));
     bpf.close();
     tree.close();
   });
@@ -91,10 +91,6 @@ describe('the native module refuses', { skip }, () => {
         native.replace(pin('program'), as(wrong));
       }),
     ],
-    detach: () =>
-      noTexts.map((wrong) => () => {
-        native.detach(as(wrong));
-      }),
     linkInfo: () => noTexts.map((wrong) => () => native.linkInfo(as(wrong))),
     mapDelete: () => [
       ...noDescriptors.map((wrong) => () => native.mapDelete(as(wrong), new Uint8Array(8))),
@@ -136,9 +132,6 @@ describe('the native module refuses', { skip }, () => {
       replace: (path) => {
         native.replace(pin('program'), path);
       },
-      detach: (path) => {
-        native.detach(path);
-      },
       linkInfo: (path) => native.linkInfo(path),
       openPin: (path) => native.openPin(path, true),
     };
@@ -150,7 +143,6 @@ describe('the native module refuses', { skip }, () => {
     // A link and a program are opened for writing only, and what is asked of another kind of object is refused.
     for (const [call, step] of [
       [() => native.replace(pin('program'), pin('map0')), 'replace program'],
-      [() => native.detach(pin('program')), 'detach'],
       [() => native.openPin(pin('link'), true), 'open pin'],
       [() => withMap(native, pin('program'), 'write', (no) => native.mapKeys(no)), 'read map'],
     ] as const) {
@@ -173,17 +165,15 @@ describe('the native module refuses', { skip }, () => {
     assert.equal(native.linkInfo(pin('link')).programId, programId);
   });
 
-  it('a program as replacement of one on a removed cgroup', () => {
+  it('a program as replacement of one on a removed cgroup', async () => {
     const cgroup = tree.make('short');
     native.attach(pin('six'), attachTypes.connect6, cgroup, pin('detached'));
-    native.detach(pin('detached'));
-    assert.equal(native.linkInfo(pin('detached')).cgroupId, 0n);
+    rmdirSync(cgroup);
+    await eventually(() => assert.equal(native.linkInfo(pin('detached')).cgroupId, 0n));
     const gone = failureOf(() => {
       native.replace(pin('six'), pin('detached'));
     });
     assert.equal(gone.step, 'replace program');
-    // Detaching it again is no failure.
-    native.detach(pin('detached'));
   });
 
   it('reading a map keyed by sockets with a key that is no socket', () => {
