@@ -57,6 +57,7 @@ install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
 | pods of a new node get nothing, or the identities of the node | \`kubectl nmi doctor\`: finding \`agent_missing\` |
 | new pods get 503 while old ones work | \`kubectl nmi doctor\`: finding \`agent_not_ready\`; \`kubectl describe pod\` of the agent has the unmet conditions |
 | pods of a new node pool get \`identity_not_assigned\` | \`kubectl nmi identity assign NAME\`: the \`az\` line for every pool |
+| tokens are old, or requests fail now and then | \`kubectl nmi explain pod NAME --live\`, \`kubectl nmi logs pod NAME\` |
 | two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 

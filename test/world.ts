@@ -369,7 +369,11 @@ function openExplanation(
     letsNodePodsThrough,
     broker,
     throttledOf: (uid) => throttled.of(uid),
-    clientsOf: (uid) => agent.clients[uid] ?? [],
+    seen: {
+      of: (uid) => agent.clients[uid] ?? [],
+      identifiedBy: () => [],
+      decisions: () => [],
+    },
     health: () => ({
       name: 'node-1',
       redirect: { mode, detail: 'as wanted', problem: undefined },

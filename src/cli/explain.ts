@@ -1,5 +1,5 @@
 /** `nmi explain`, from the agent in this container. Exit code 0: the pod was explained. */
-import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
+import { isExplanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
 import { renderJson } from '../base/printable.ts';
 import { askAgent } from './agent-socket.ts';
@@ -31,8 +31,4 @@ export async function explain(args: Args, io: Io): Promise<number> {
   }
   io.stdout(output === 'json' ? renderJson(body) : renderExplanation(body));
   return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;
-}
-
-function isExplanation(value: object | undefined): value is Explanation {
-  return value !== undefined && 'schema' in value && value.schema === explanationSchema;
 }

@@ -8,6 +8,7 @@ import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addGrants } from './verbs/grants.ts';
 import { addIdentity } from './verbs/identity/identity.ts';
+import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
 import { addSysdump } from './verbs/sysdump.ts';
 import { addTest } from './verbs/test.ts';
@@ -21,6 +22,7 @@ import type { AddVerb, Parser, Start } from './verbs/verb.ts';
 
 const addVerbs: readonly AddVerb[] = [
   addExplain,
+  addLogs,
   addAnalyze,
   addDoctor,
   addIdentity,

@@ -86,6 +86,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       network: kernel.network,
     }),
   );
+  state.pods.onChange((uids) => clients.forget(uids.filter((uid) => !state.pods.byUid(uid))));
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
   if (events !== undefined) {
     const jitterMs = tuning.identityEventJitterMs;
@@ -111,8 +112,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       parts,
       policy: server.policy,
       letsNodePodsThrough: letsNodePodsThrough(config),
-      clientsOf: (uid) => clients.of(uid),
-      identifiedByOf: (uid) => clients.identifiedBy(uid),
+      seen: clients,
       throttledOf: (uid) => server.throttled.of(uid),
     }),
   );

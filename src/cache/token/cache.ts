@@ -68,6 +68,8 @@ export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'skipped';
 /** A token's state, without the token. */
 export interface TokenStatus {
   readonly state: EntryState;
+  /** Milliseconds since it was fetched; absent from an older agent. */
+  readonly ageMs?: number;
   /** Milliseconds by the stricter clock; at 0 or less it is not served. */
   readonly expiresInMs: number;
   /** The token is served without a fetch. */
@@ -546,6 +548,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     const isPlanned = state === 'fresh' || state === 'stale';
     return {
       state,
+      ageMs: nowMs - entry.arrivedAtMs,
       expiresInMs,
       isServed: expiresInMs >= entry.floorMs,
       refreshInMs: isPlanned ? Math.max(0, entry.dueAtMs - nowMs) : undefined,

@@ -46,6 +46,7 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
   short = 0;
   /** Time of the last `TokenCache.renew`. */
   renewedAtMs = -Infinity;
+  arrivedAtMs = Number.NaN;
   usedAtMs: number;
   before: CacheEntry<R> | undefined = undefined;
   after: CacheEntry<R> | undefined = undefined;
@@ -69,6 +70,7 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
   arrive({ rendered, nowWallMs, nowMs, minLifeMs }: Arrival): void {
     const { livesForS } = rendered.token;
     this.rendered = rendered;
+    this.arrivedAtMs = nowMs;
     this.expiresAtWallMs = endsAtWallMs(rendered.token);
     const lifeMs = livesForS === undefined ? this.expiresAtWallMs - nowWallMs : livesForS * 1000;
     this.expiresAtMs = nowMs + lifeMs;

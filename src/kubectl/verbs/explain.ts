@@ -1,9 +1,10 @@
 /** `kubectl nmi explain` of a pod: by name, by its workload or by its address. */
+import type { Argv } from 'yargs';
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
 import { reaches, renderFindings } from '../../nmi/diagnosis/finding.ts';
-import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
+import { renderFacts, renderState, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import {
   metadataOf,
@@ -25,6 +26,7 @@ import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, identityOf, named, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { askAgentRight, type AgentRight } from './agent-right.ts';
+import { agentOn, askAgent, type Live } from './live.ts';
 import {
   exitOf,
   namespaceFor,
@@ -49,33 +51,47 @@ export const addExplain: AddVerb = (parser, start) =>
     'explain <what> [name]',
     'explain what a pod gets, by its name, workload or address, and why',
     (verb) =>
-      verb
-        .positional('what', {
-          type: 'string',
-          describe:
-            'A kind (pod, deployment, statefulset, daemonset, job, cronjob, ip), or KIND/NAME.',
-          demandOption: true,
-        })
-        .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })
+      targetArguments(verb)
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
         .options({ ...reportFlags, ...failFlags })
+        .option('live', switchFlag('Ask the agent on its node too: cached tokens, past requests.'))
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')
         .example('$0 explain deploy/web -n shop', 'the same for the newest pod of a Deployment')
         .example('$0 explain ip 10.244.1.7', 'the same for the pod with that address'),
     (flags) =>
-      start(flags, async (context) => {
-        const [kind, name] = parseTarget(flags.what, flags.name);
-        const find = kind === 'Pod' ? podByName : kind === 'ip' ? podByIp : podOfWorkload;
-        return report(context, await find(context, name, kind), flags);
-      }),
+      start(flags, async (context) =>
+        report(context, await findPod(context, 'explain', flags), flags),
+      ),
   );
+
+export interface TargetFlags {
+  readonly what: string;
+  readonly name: string | undefined;
+}
+
+export function targetArguments<T>(verb: Argv<T>) {
+  return verb
+    .positional('what', {
+      type: 'string',
+      describe: 'A kind (pod, deployment, statefulset, daemonset, job, cronjob, ip), or KIND/NAME.',
+      demandOption: true,
+    })
+    .positional('name', { type: 'string', describe: 'Name of the object, or the address.' });
+}
+
+/** @throws PluginError */
+export async function findPod(context: VerbContext, verb: string, flags: TargetFlags) {
+  const [kind, name] = parseTarget(verb, flags);
+  const find = kind === 'Pod' ? podByName : kind === 'ip' ? podByIp : podOfWorkload;
+  return find(context, name, kind);
+}
 
 /** `pod web`, `pods web`, `pod/web`, `deployments.apps/web`. @throws PluginError */
 function parseTarget(
-  what: string,
-  name: string | undefined,
+  verb: string,
+  { what, name }: TargetFlags,
 ): readonly [kind: string, name: string] {
   const [word = '', inner, ...more] = what.split('/');
   const names = [inner, name].filter((each) => each !== undefined && each !== '');
@@ -83,15 +99,15 @@ function parseTarget(
   const [kind] = Object.entries(kinds).find(([, words]) => words.includes(plain)) ?? [];
   if (kind === undefined) {
     throw usageError(
-      `explain knows no kind ${word}`,
+      `${verb} knows no kind ${word}`,
       'Name a pod, deployment, statefulset, daemonset, job, cronjob or ip.',
     );
   }
   const [only] = names;
   if (only !== undefined && names.length === 1 && more.length === 0) return [kind, only];
   throw usageError(
-    only === undefined ? `explain ${word} needs a name` : 'explain takes one object',
-    `Write: kubectl nmi explain ${word} NAME`,
+    only === undefined ? `${verb} ${word} needs a name` : `${verb} takes one object`,
+    `Write: kubectl nmi ${verb} ${word} NAME`,
   );
 }
 
@@ -99,6 +115,7 @@ interface PodFlags {
   readonly clientId: string | undefined;
   readonly resource: string | undefined;
   readonly verbose: boolean;
+  readonly live: boolean;
 }
 
 /** The pod, with the objects of its namespace. */
@@ -200,8 +217,15 @@ async function report(
   const { verdict, ...rest } = assessed;
   const { kind, summary, cachedUntil } = verdict;
   const ofPod = { pod: titleOf(pod), node: stringAt(specOf(pod), 'nodeName') };
+  const { agentNamespace } = context;
+  const asked = { resource: flags.resource, 'client-id': clientId };
+  const findAgent = () => agentOn(pod, snapshot.agents, agentNamespace);
+  const live = flags.live ? await askAgent(context.kubectl, pod, findAgent, asked) : undefined;
   const answer = { kind: 'PodExplanation', ...ofPod, verdict: kind, summary, cachedUntil, ...rest };
-  print(context, answer, () => renderAssessment(assessed, flags));
+  print(context, { ...answer, live }, () => [
+    ...renderAssessment(assessed, flags),
+    ...section('Live, from the agent on the node:', live === undefined ? [] : renderLive(live)),
+  ]);
   // A finding that leaves the verdict as it is, even an error, is no more than a warning here.
   const hasWarning = reaches(assessed.findings, 'warning');
   return exitOf(context, (limit) => kind !== 'granted' || (limit === 'warning' && hasWarning));
@@ -245,6 +269,10 @@ function renderAssessment(
     ...section('Findings:', renderFindings(findings)),
     ...(verbose ? renderUnread(unread) : []),
   ];
+}
+
+function renderLive(live: Live): readonly string[] {
+  return live.kind === 'unread' ? [`  ${live.problem}`] : renderState(live);
 }
 
 function section(title: string, lines: readonly string[]): readonly string[] {

@@ -14,6 +14,7 @@ import {
   type GrantState,
 } from '../grants/decide-grant.ts';
 import { CallerConnection, type IdentifiedBy } from '../callers/caller.ts';
+import type { PastDecision } from '../server/request-record.ts';
 import type { Throttling } from '../callers/throttled-pods.ts';
 import { findingsOfPod, type SourceRefusalFacts } from '../diagnosis/pod.ts';
 import type { ExplainQuery } from './question.ts';
@@ -58,15 +59,22 @@ import type { BrokeredStatus, RefusedBySource, TokenBroker } from '../tokens/bro
 import type { SourceRefusal } from '../tokens/source-refusals.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
+/** By the uid of a pod. */
+export interface SeenRequests {
+  /** The clients that it was seen to use. */
+  of(podUid: string): readonly string[];
+  identifiedBy(podUid: string): readonly IdentifiedBy[];
+  decisions(podUid: string): readonly PastDecision[];
+}
+
 export interface ExplainContext {
   readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
   readonly letsNodePodsThrough?: boolean;
   /** Undefined for an explanation without an agent. */
   readonly broker: Pick<TokenBroker, 'describe' | 'refusalOf'> | undefined;
-  /** The clients that a pod was seen to use; undefined if requests are not observed. */
-  readonly clientsOf?: (podUid: string) => readonly string[];
-  readonly identifiedByOf?: (podUid: string) => readonly IdentifiedBy[];
+  /** Undefined if requests are not observed. */
+  readonly seen?: SeenRequests;
   readonly throttledOf?: (podUid: string) => readonly Throttling[];
   readonly health: () => NodeHealth;
   readonly agent?: () => AgentFacts;
@@ -115,7 +123,7 @@ function explainNode(scope: ExplainScope): Explanation {
     const outcome = classify(pod, authorization, scope);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
-    const clients = scope.clientsOf?.(pod.uid) ?? [];
+    const clients = scope.seen?.of(pod.uid) ?? [];
     return { namespace, name, ip: ips[0] ?? '', phase, label, outcome, clients };
   });
   return {
@@ -151,8 +159,9 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
     bindings: bindingsOf(grants),
     identities: identitiesOf(pod, grants, byDefault, scope),
     requests,
-    clients: scope.clientsOf?.(uid) ?? [],
-    identifiedBy: scope.identifiedByOf?.(uid) ?? [],
+    clients: scope.seen?.of(uid) ?? [],
+    identifiedBy: scope.seen?.identifiedBy(uid) ?? [],
+    decisions: scope.seen?.decisions(uid) ?? [],
     findings: findingsOfPod(
       {
         pod,

@@ -14,36 +14,67 @@ import type {
   UpstreamView,
 } from './explanation.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
+import type { PastDecision } from '../server/request-record.ts';
 import { durationText } from '../../base/time/duration.ts';
 import { printable, renderTable, sentence } from '../../base/printable.ts';
 import { describeAges } from '../kube/watch/watch-report.ts';
 import { credentialKinds } from '../sources/entra/credentials/kinds.ts';
 
 export function renderExplanation(explanation: Explanation): string {
+  return `${renderLines(explanation, renderPod).join('\n')}\n`;
+}
+
+/** What only the agent knows, beside what `renderFacts` has. */
+export function renderState(explanation: Explanation): readonly string[] {
+  return renderLines(explanation, (pod) => [
+    ...block('identities', pod.identities.flatMap(renderIdentity)),
+    ...renderRequests(pod),
+  ]);
+}
+
+function renderLines(
+  explanation: Explanation,
+  renderOne: (pod: PodExplanation) => readonly string[],
+): readonly string[] {
   const lines =
     explanation.kind === 'pod'
-      ? renderPod(explanation)
+      ? renderOne(explanation)
       : explanation.kind === 'node'
         ? renderNode(explanation)
         : [sentence(explanation.problem)];
-  return `${[...lines, renderHealth(explanation.node)].join('\n')}\n`;
+  return [...lines, renderHealth(explanation.node)];
 }
 
 function renderPod(explanation: PodExplanation): readonly string[] {
-  const { pod, identities, requests } = explanation;
+  const { pod } = explanation;
   const state = pod.terminating ? `${pod.phase}, terminating` : pod.phase;
   return [
     // A static pod has no service account.
     `pod ${pod.namespace}/${pod.name}: ${state}, service account ${printable(pod.serviceAccount) || 'none'}`,
     row('uid', pod.uid),
     ...renderFacts(explanation),
+    ...renderRequests(explanation),
+  ];
+}
+
+function renderRequests(explanation: PodExplanation): readonly string[] {
+  const {
+    identities,
+    requests,
+    clients,
+    identifiedBy = [],
+    decisions = [],
+    findings,
+  } = explanation;
+  return [
     ...requests.map((request) => renderRequest(request, identities)),
-    ...block('clients', explanation.clients.map(printable)),
+    ...block('last', decisions.map(renderDecision)),
+    ...block('clients', clients.map(printable)),
     ...block(
       'known by',
-      (explanation.identifiedBy ?? []).map((by) => identifiedByWords[by]),
+      identifiedBy.map((by) => identifiedByWords[by]),
     ),
-    ...renderFindings(explanation.findings).map((line) => `  ${toLine(line)}`),
+    ...renderFindings(findings).map((line) => `  ${toLine(line)}`),
   ];
 }
 
@@ -72,6 +103,20 @@ export function renderFacts(explanation: PodExplanation): readonly string[] {
       : [row('exception', `AzurePodIdentityException ${exception}`)]),
     ...block('identities', identities.flatMap(renderIdentity)),
   ];
+}
+
+function renderDecision({
+  agoMs,
+  status,
+  reason,
+  identity,
+  resource,
+  cache,
+}: PastDecision): string {
+  const what = resource === '' ? '' : ` for ${printable(resource)}`;
+  const who = identity === '' ? '' : ` by AzureIdentity ${printable(identity)}`;
+  const from = cache === 'none' ? '' : `, cache ${cache}`;
+  return `${durationText(Math.round(agoMs / 1000) * 1000)} ago: ${status} ${reason}${what}${who}${from}`;
 }
 
 const identifiedByWords: Readonly<Record<IdentifiedBy, string>> = {
@@ -156,10 +201,13 @@ function renderFailure({ reason, description, heldForMs }: FailureView): string 
 }
 
 function renderTokenState(token: NonNullable<TokenView['token']>): readonly string[] {
-  const { state, expiresInMs, refreshInMs, failedRefreshes, isServed } = token;
+  const { state, ageMs, expiresInMs, refreshInMs, failedRefreshes, isServed } = token;
   const isOver = expiresInMs <= 0;
   return [
-    `${state} token, ${isOver ? 'expired' : `expires in ${durationText(expiresInMs)}`}`,
+    `${state} token`,
+    // Absent from an older agent, whose JSON the plugin reads too.
+    ...(ageMs === undefined ? [] : [`fetched ${durationText(ageMs)} ago`]),
+    isOver ? 'expired' : `expires in ${durationText(expiresInMs)}`,
     ...(refreshInMs === undefined ? [] : [`next refresh in ${durationText(refreshInMs)}`]),
     ...(failedRefreshes === 0 ? [] : [`${failedRefreshes} refreshes failed`]),
     ...(isServed || isOver ? [] : ['fetched again before it is served']),

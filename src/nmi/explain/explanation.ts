@@ -6,10 +6,15 @@ import type { Finding } from '../diagnosis/finding.ts';
 import type { RefusedRequest } from '../diagnosis/pod.ts';
 import type { AskedAs } from '../kube/api/node-impersonation.ts';
 import type { WatchProblem } from '../kube/watch/watch-report.ts';
+import type { PastDecision } from '../server/request-record.ts';
 import type { WatchAge } from '../kube/watch/watches.ts';
 
 /** Incremented when an old reader would misunderstand the JSON. */
 export const explanationSchema = 2;
+
+export function isExplanation(value: object | undefined): value is Explanation {
+  return value !== undefined && 'schema' in value && value.schema === explanationSchema;
+}
 
 export type Explanation = PodExplanation | NodeExplanation | NoPodExplanation;
 
@@ -34,6 +39,8 @@ export interface PodExplanation extends ExplanationBase {
   readonly clients: readonly string[];
   /** How its connections were identified since the agent's start; absent from an older agent. */
   readonly identifiedBy?: readonly IdentifiedBy[];
+  /** Its last requests, each kind of them once, the latest first; absent from an older agent. */
+  readonly decisions?: readonly PastDecision[];
   /** What is wrong, the request of the query first. */
   readonly findings: readonly Finding[];
 }

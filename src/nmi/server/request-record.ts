@@ -43,6 +43,19 @@ export interface RequestRecord {
   readonly isGone: boolean;
 }
 
+/** How requests of a pod were answered; never a token. */
+export interface PastDecision {
+  /** Since the latest of them. */
+  readonly agoMs: number;
+  readonly status: number;
+  readonly reason: Reason;
+  /** `namespace/name`; empty if none was granted, or it is no AzureIdentity. */
+  readonly identity: string;
+  /** Empty if the request named none. */
+  readonly resource: string;
+  readonly cache: TokenDecision['cache'];
+}
+
 /** A request that the fast path answered. Many have the same decision. */
 export interface Hit {
   readonly caller: CallerConnection;

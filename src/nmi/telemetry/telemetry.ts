@@ -40,7 +40,7 @@ interface KnownHits {
 
 export class Telemetry implements Observer {
   readonly metrics: Metrics;
-  readonly clients = new SeenClients();
+  readonly clients: SeenClients;
   /** The source threw, which it must not. */
   readonly onSourceBug: (error: unknown) => void;
   readonly #clock: Clock;
@@ -56,6 +56,7 @@ export class Telemetry implements Observer {
     exportProcess(metrics);
     this.metrics = metrics;
     this.#clock = clock;
+    this.clients = new SeenClients(clock);
     const requests = createRequestMetrics(metrics, byIdentity);
     this.#renderers = [requests, this.clients, new RequestLog(log, clock)];
     this.#reportFetch = createFetchReport(metrics, log, clock);

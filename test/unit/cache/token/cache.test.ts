@@ -539,6 +539,7 @@ describe('the state of a key', () => {
     await pass(fixture.clock, hourMs);
     const token = {
       state: 'fresh',
+      ageMs: hourMs,
       expiresInMs: 23 * hourMs,
       isServed: true,
       refreshInMs: 11 * hourMs,

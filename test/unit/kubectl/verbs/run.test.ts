@@ -409,4 +409,70 @@ describe('kubectl nmi sysdump beside a running agent', () => {
       assert.match(stdout, part);
     }
   });
+  const bed = (): Recorded => ({
+    objects: {
+      nodes: [{ metadata: { name: 'node-1' } }],
+      pods: [
+        createPod('p', { namespace: 'default', labels: { aadpodidbinding: 'app' } }),
+        createAgentPod('node-1'),
+      ],
+    },
+    other: reach,
+  });
+
+  it('is asked by explain --live for cached tokens and past requests of the pod', async () => {
+    const { stdout, calls } = await play('explain pod p -n default --live', bed());
+    const [, live = ''] = stdout.split('\nLive, from the agent on the node:\n');
+    assert.match(live, /https:\/\/vault\.azure\.net: fresh token, fetched .* ago, expires in /);
+    assert.match(live, /  last +0 s ago: 200 ok for https:\/\/vault\.azure\.net by AzureIdentity /);
+    assert.doesNotMatch(stdout, /eyJ/);
+    assert.equal(calls.filter((words) => words.includes('exec')).length, 1);
+    const json = await play('explain pod p -n default --live -o json', bed());
+    assert.match(json.stdout, /"live": \{\n *"schema": 2,\n *"kind": "pod"/);
+    const later = await play('explain pod p -n default', bed());
+    assert.ok(!later.calls.flat().includes('exec'));
+  });
+
+  it('is not asked without a proof of the agent or the right, and the verdict stands', async () => {
+    const forbidden =
+      'Error from server (Forbidden): pods "nmi-node-1" is forbidden: User "dev" cannot create resource "pods/exec" in API group "" in the namespace "kube-system"\n';
+    const rows: readonly (readonly [Recorded, RegExp])[] = [
+      [
+        { other: () => failed(forbidden) },
+        /cannot ask the agent kube-system\/\S+: .*pods\/exec.*\. Ask for this RBAC rule: .*pods\/exec.*\. Or an administrator runs: kubectl exec --namespace=kube-system \S+ --container=nmi -- nmi explain --pod=default\/p$/m,
+      ],
+      [{ other: () => ok('{"schema":1}') }, /its release reports in another form/],
+      [{ forbidden: { [kinds.daemonSets]: 'everywhere' } }, /no proven agent .* on node node-1/],
+    ];
+    for (const [changes, said] of rows) {
+      const { stdout, calls } = await play('explain pod p -n default --live', {
+        ...bed(),
+        ...changes,
+      });
+      assert.match(stdout, /^pod default\/p: /);
+      assert.match(stdout.split('\nLive,')[1] ?? '', said);
+      assert.equal(calls.flat().includes('exec'), changes.forbidden === undefined);
+    }
+  });
+
+  it('has its lines about the pod, and no others, printed by logs', async () => {
+    const ofPod = '{"msg":"token request","uid":"uid-default-p","password":"hunter2hunter2"}';
+    const other = (words: readonly string[]) =>
+      words[0] === 'logs' ? ok(`${ofPod}\n{"uid":"uid-default-q"}\nplain\n`) : undefined;
+    const { code, stdout, calls } = await play('logs pod p -n default --since=90s', {
+      ...bed(),
+      other,
+    });
+    assert.equal(code, 0);
+    assert.equal(stdout, `${ofPod.replace('hunter2hunter2', '(removed)')}\n`);
+    assert.ok(calls.some((words) => words.includes('--since=90s')));
+    const none = await play('logs pod/p -n default', { ...bed(), other: () => ok('') });
+    assert.deepEqual([none.code, none.stdout], [0, '']);
+    assert.match(none.stderr, /no line about pod default\/p in the last 1h; .* --live\n$/);
+    const forbidden = { [kinds.daemonSets]: 'everywhere' } as const;
+    const unproven = await play('logs pod p -n default', { ...bed(), forbidden });
+    assert.equal(unproven.code, 1);
+    assert.match(unproven.stderr, /^error: no proven agent of this project is on node node-1/m);
+    assert.ok(!unproven.calls.flat().includes('logs'));
+  });
 });

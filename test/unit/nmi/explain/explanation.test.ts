@@ -361,6 +361,7 @@ describe('the explanation of tokens', () => {
           state: 'fresh',
           isServed: true,
           failedRefreshes: 0,
+          ageMs: 0,
           expiresInMs: 24 * hourMs,
           refreshInMs: 12 * hourMs,
         },

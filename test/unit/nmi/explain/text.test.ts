@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { renderExplanation } from '../../../../src/nmi/explain/explanation-text.ts';
+import type { PastDecision } from '../../../../src/nmi/server/request-record.ts';
 import type { TokenStatus } from '../../../../src/cache/token/cache.ts';
 import { createFinding } from '../../../../src/nmi/diagnosis/finding.ts';
 import {
@@ -105,6 +106,7 @@ const shown = createExplanation({
             state: 'fresh',
             isServed: true,
             failedRefreshes: 0,
+            ageMs: 0.4 * hourMs,
             expiresInMs: 23.6 * hourMs,
             refreshInMs: 11.6 * hourMs,
           },
@@ -272,8 +274,8 @@ describe('the text of an explanation', () => {
     };
     const rows: readonly (readonly [NonNullable<IdentityView['tokens']>[number], string])[] = [
       [
-        { ...at, token: { ...token, refreshInMs: 90_000, failedRefreshes: 3 } },
-        'stale token, expires in 1 d 1 h, next refresh in 1 min 30 s, 3 refreshes failed',
+        { ...at, token: { ...token, ageMs: hourMs, refreshInMs: 90_000, failedRefreshes: 3 } },
+        'stale token, fetched 1 h 0 min ago, expires in 1 d 1 h, next refresh in 1 min 30 s, 3 refreshes failed',
       ],
       [
         { ...at, tenantId: 'u', isFetching: true, token: idle },
@@ -310,6 +312,30 @@ describe('the text of an explanation', () => {
           tenantId === 'u' ? `https://r (tenant u): ${said}` : `https://r: ${said}`,
         ),
       ],
+    );
+  });
+
+  it('has the last requests of the pod, the latest first', () => {
+    const refused: PastDecision = {
+      agoMs: 1_400,
+      status: 403,
+      reason: 'binding_missing',
+      identity: '',
+      resource: '',
+      cache: 'none',
+    };
+    const granted: PastDecision = {
+      agoMs: 61_000,
+      status: 200,
+      reason: 'ok',
+      identity: 'shop/web',
+      resource: 'https://r',
+      cache: 'hit',
+    };
+    const text = renderExplanation(createExplanation({ decisions: [refused, granted] }));
+    assert.match(
+      text,
+      /  last        1 s ago: 403 binding_missing\n {14}1 min 1 s ago: 200 ok for https:\/\/r by AzureIdentity shop\/web, cache hit\n/,
     );
   });
 

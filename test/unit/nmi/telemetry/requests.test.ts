@@ -405,7 +405,7 @@ const python = (minor: number) => `azsdk-python-identity/1.${minor}.0 Python/3.1
 
 describe('the clients that were seen', () => {
   it('are those of a pod, each once, and of no other pod', () => {
-    const clients = new SeenClients();
+    const clients = new SeenClients(new HandClock());
     for (const each of [python(13), 'curl/8', python(13), 'wget/1']) {
       clients.see('a', each, 'cgroup');
     }
@@ -418,7 +418,7 @@ describe('the clients that were seen', () => {
   });
 
   it('are four of a pod, the latest ones', () => {
-    const clients = new SeenClients();
+    const clients = new SeenClients(new HandClock());
     clients.see('quiet', python(1), 'cgroup');
     for (let minor = 0; minor < 1_000; minor++) clients.see('noisy', python(minor), 'cgroup');
     assert.deepEqual(
@@ -429,10 +429,43 @@ describe('the clients that were seen', () => {
   });
 
   it('are of a thousand pods, the latest ones', () => {
-    const clients = new SeenClients();
+    const clients = new SeenClients(new HandClock());
     for (let pod = 0; pod < 1_001; pod++) clients.see(`uid-${pod}`, python(1), 'cgroup');
     assert.deepEqual(clients.of('uid-0'), []);
     assert.equal(clients.of('uid-1').length, 1);
     assert.equal(clients.of('uid-1000').length, 1);
+  });
+  it('have their last five kinds of answers, the latest first, until the pod is deleted', () => {
+    const clock = new HandClock();
+    const clients = new SeenClients(clock);
+    const ask = (name: string, resource: string) => {
+      const pod = createPod({ uid: name });
+      const decision = createDecision({ resource, grant: createGrant({ pod }) });
+      clients.render(createRecord({ pod, decision }));
+    };
+    ask('quiet', 'https://vault.azure.net');
+    for (let count = 0; count < 1_000; count++) ask('noisy', `https://r${count}`);
+    clock.advance(3_000);
+    ask('noisy', 'https://r997');
+    ask('noisy', 'eyJ0.not-a-resource');
+    const seen = clients.decisions('noisy').map(({ resource, agoMs }) => [resource, agoMs]);
+    assert.deepEqual(seen, [
+      ['[unusual]', 0],
+      ['https://r997', 0],
+      ...[999, 998, 996].map((count) => [`https://r${count}`, 3_000]),
+    ]);
+    assert.deepEqual(clients.decisions('quiet'), [
+      {
+        agoMs: 3_000,
+        status: 200,
+        reason: 'ok',
+        identity: 'default/i',
+        resource: 'https://vault.azure.net',
+        cache: 'miss',
+      },
+    ]);
+    clients.forget(['quiet']);
+    assert.deepEqual([clients.decisions('quiet'), clients.of('quiet')], [[], []]);
+    assert.equal(clients.decisions('noisy').length, 5);
   });
 });
