@@ -52,9 +52,9 @@ export function scripted(
   return {
     log,
     cuts,
-    run: (tool, args, options) => {
+    run: (tool, args, input) => {
       log.push([tool, ...args].join(' '));
-      const answer = answers[tool]?.(args.join(' '), options?.input ?? '');
+      const answer = answers[tool]?.(args.join(' '), input ?? '');
       return Promise.resolve(answer ?? missingTool);
     },
     read: (path) => Promise.resolve(files[path]),
@@ -78,8 +78,8 @@ export function takingTurns(host: Host, steps: string[]): Host {
   };
   return {
     ...host,
-    run: (tool, args, options) => {
-      const run = () => host.run(tool, args, options);
+    run: (tool, args, input) => {
+      const run = () => host.run(tool, args, input);
       if (tool.endsWith('-restore')) return take(tool, run);
       const isChange = tool === 'ip' && !args.includes('show');
       return isChange ? take(['ip', ...args.slice(0, 2)].join(' '), run) : run();

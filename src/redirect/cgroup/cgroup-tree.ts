@@ -29,15 +29,8 @@ export function parseCgroupMounts(mountinfo: string): readonly CgroupMount[] {
     const [before = '', after = ''] = line.split(' - ', 2);
     const [, , , root, path] = before.split(' ');
     if (root === undefined || path === undefined || !after.startsWith('cgroup2 ')) return [];
-    return [{ path: unescapeMount(path), root: unescapeMount(root) }];
+    return [{ path, root }];
   });
-}
-
-/** Blanks, tabs, newlines and backslashes are written as three octal digits. */
-function unescapeMount(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, octal: string) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
-  );
 }
 
 /** The id of a cgroup; undefined if it does not exist. */

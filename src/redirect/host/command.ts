@@ -8,13 +8,6 @@ import { inKernel, nativeModule, type NativeModule } from '../native/addon.ts';
 import type { FlowCut } from '../native/connections.ts';
 import { RedirectError, type RedirectErrorCode } from '../redirect.ts';
 
-export interface ToolRunOptions {
-  /** Written to the tool's standard input. */
-  readonly input?: string;
-  /** Most bytes of standard output, and of standard error. */
-  readonly maxBytes?: number;
-}
-
 /** How a tool ended. A non-zero exit code is a result; its meaning depends on the tool. */
 export type ToolResult =
   | {
@@ -33,8 +26,8 @@ export const missingTool: ToolResult = {
 
 /** The node's tools and files. Tests implement it by a network namespace or a script. */
 export interface Host {
-  /** Never rejects because of the tool. */
-  run(tool: string, args: readonly string[], options?: ToolRunOptions): Promise<ToolResult>;
+  /** Never rejects because of the tool. @param input written to its standard input. */
+  run(tool: string, args: readonly string[], input?: string): Promise<ToolResult>;
   /** The text of a small file, or `undefined` if it is absent or unreadable. */
   read(path: string): Promise<string | undefined>;
   /**
@@ -55,13 +48,14 @@ export interface HostOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
-const defaultMaxBytes = 1 << 20;
+/** Of a tool's output. kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each. */
+const maxBytes = 64 << 20;
 
 /** The host this process runs on, in its own network namespace. */
 export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {}): Host {
   const env = toolEnvironment(given ?? process.env);
   return {
-    run: (tool, args, options = {}) => runTool(tool, args, options, { timeoutMs, env }),
+    run: (tool, args, input) => runTool(tool, args, input, { timeoutMs, env }),
     read: async (path) => {
       try {
         return await readFile(path, 'utf8');
@@ -92,7 +86,7 @@ function unlessRefused<T>(read: (native: NativeModule) => T): T | undefined {
 function runTool(
   tool: string,
   args: readonly string[],
-  { input, maxBytes = defaultMaxBytes }: ToolRunOptions,
+  input: string | undefined,
   { timeoutMs, env }: { readonly timeoutMs: number; readonly env: Record<string, string> },
 ): Promise<ToolResult> {
   const { promise, resolve } = Promise.withResolvers<ToolResult>();

@@ -20,9 +20,6 @@
  */
 import { failureOf, outputOf, type Host } from './command.ts';
 
-/** Of a node on which other programs have many rules. */
-const maxBytes = 16 << 20;
-
 /**
  * As words of `ip rule`, in the order of addition: rule 79 exists before rule 80, so the node's own traffic
  * is never cut. Removal goes backwards.
@@ -89,7 +86,7 @@ export async function removeGuard(host: Host, metadataIp: string): Promise<reado
 
 /** The node's rules in the words of `rulesFor`; `undefined` without policy routing. */
 async function listRules(host: Host): Promise<readonly string[] | undefined> {
-  const result = await host.run('ip', ['-4', 'rule', 'show'], { maxBytes });
+  const result = await host.run('ip', ['-4', 'rule', 'show']);
   if (failureOf('read guard', 'ip', result)?.code === 'UNSUPPORTED') return undefined;
   const lines = outputOf('read guard', 'ip', result).split('\n');
   return lines.map((line) => line.trimEnd().replace(/^(\d+):\t(?:from all )?/, 'pref $1 '));

@@ -21,12 +21,9 @@ const linkName = 'nmi0';
 
 const ownKinds: readonly (string | undefined)[] = ['dummy', 'bridge'];
 
-/** With IPVS a node has the address of every Service of the cluster. */
-const maxBytes = 16 << 20;
-
 /** @throws RedirectError */
 export async function listLinks(host: Host): Promise<readonly NodeLink[]> {
-  const result = await host.run('ip', ['-j', '-d', 'addr', 'show'], { maxBytes });
+  const result = await host.run('ip', ['-j', '-d', 'addr', 'show']);
   const links = parseLinks(outputOf('read links', 'ip', result));
   if (links !== undefined) return links;
   throw new RedirectError('TOOL_FAILED', 'read links', 'ip printed no JSON (iproute2 needed)');

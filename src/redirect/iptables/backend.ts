@@ -12,8 +12,6 @@ type Table = 'nat' | 'mangle';
 
 const [nftSave, legacySave] = [saveOf('nft'), saveOf('legacy')];
 const writeStep = 'write rules';
-// kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
-const maxSaveBytes = 64 << 20;
 const kubeletChain = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
 
 /**
@@ -37,17 +35,12 @@ export async function detectBackend(host: Host, choice: Backend | 'auto'): Promi
   // No mutation: a kernel has both tables of nft, or none.
   if (saves[0] !== undefined) return 'nft';
   if (await hasTool(host, legacySave)) return 'legacy';
-  throw await noBackend(host);
-}
-
-/** iptables before 1.8 has no tools with a backend in their name. */
-async function noBackend(host: Host): Promise<RedirectError> {
-  if (await hasTool(host, nftSave)) {
-    const why = `the kernel refuses ${nftSave}, and ${legacySave} is not on the PATH; install it`;
-    return new RedirectError('UNSUPPORTED', 'choose backend', why);
-  }
-  const why = `no ${nftSave} and no ${legacySave}; install iptables 1.8 or later`;
-  return new RedirectError('TOOL_MISSING', 'choose backend', why);
+  const why = `${nftSave} is missing or refused by the kernel, and ${legacySave} is missing`;
+  throw new RedirectError(
+    'TOOL_MISSING',
+    'choose backend',
+    `${why}: install iptables 1.8 or later`,
+  );
 }
 
 /** The backend that is not chosen, which may contain a chain of the agent. */
@@ -89,7 +82,7 @@ const lockWaitSec = 5;
 export async function restoreRules(host: Host, backend: Backend, script: string): Promise<void> {
   const args = ['--noflush', '-w', String(lockWaitSec)];
   const tool = `iptables-${backend}-restore`;
-  const failure = failureOf(writeStep, tool, await host.run(tool, args, { input: script }));
+  const failure = failureOf(writeStep, tool, await host.run(tool, args, script));
   if (failure === undefined) return;
   if (backend !== 'legacy' || failure.code !== 'TOOL_FAILED') throw failure;
   // The tool prints no reason if it cannot get a table. Reading a table needs the same module and
@@ -98,7 +91,7 @@ export async function restoreRules(host: Host, backend: Backend, script: string)
 }
 
 function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
-  return host.run(saveOf(backend), ['-t', table], { maxBytes: maxSaveBytes });
+  return host.run(saveOf(backend), ['-t', table]);
 }
 
 function saveOf(backend: Backend): string {

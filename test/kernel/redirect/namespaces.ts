@@ -74,8 +74,8 @@ function isAlive(pid: number): boolean {
 function hostIn(name: string, calls: Omit<Host, 'run' | 'read'>): Host {
   const enter = ['netns', 'exec', name];
   return {
-    run: async (tool, args, options) => {
-      const result = await machine.run('ip', [...enter, tool, ...args], options);
+    run: async (tool, args, input) => {
+      const result = await machine.run('ip', [...enter, tool, ...args], input);
       const missing = result.kind === 'exited' && result.stderr.startsWith(`exec of "${tool}"`);
       return missing ? missingTool : result;
     },
@@ -138,8 +138,7 @@ export async function openNamespace(): Promise<Namespace> {
     host,
     run: async (commandLine, input) => {
       const [tool = '', ...args] = commandLine.split(' ');
-      const options = input === undefined ? {} : { input };
-      return outputOf(commandLine, tool, await host.run(tool, args, options));
+      return outputOf(commandLine, tool, await host.run(tool, args, input));
     },
     start,
     [Symbol.asyncDispose]: async () => {

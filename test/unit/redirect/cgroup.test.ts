@@ -176,7 +176,7 @@ describe('the mounts of the cgroup2 tree', () => {
   ].join('\n');
   const container = [
     '40 1 0:30 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw',
-    '41 1 0:30 /../../../.. /host/sys/fs/cgroup\\040x ro - cgroup2 cgroup2 rw',
+    '41 1 0:30 /../../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw',
   ].join('\n');
 
   it('are found beside those of version 1', () => {
@@ -189,7 +189,7 @@ describe('the mounts of the cgroup2 tree', () => {
   it('are found with the part of the tree that a container sees', () => {
     assert.deepEqual(parseCgroupMounts(container), [
       { path: '/sys/fs/cgroup', root: '/' },
-      { path: '/host/sys/fs/cgroup x', root: '/../../../..' },
+      { path: '/host/sys/fs/cgroup', root: '/../../../..' },
     ]);
   });
 

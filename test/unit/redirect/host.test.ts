@@ -61,7 +61,7 @@ describe('running a tool', () => {
   });
 
   it('survives a tool that does not read its input', async () => {
-    const result = await host.run('true', [], { input: 'x'.repeat(1 << 20) });
+    const result = await host.run('true', [], 'x'.repeat(1 << 20));
     assert.equal(result.kind, 'exited');
   });
 
@@ -75,7 +75,7 @@ describe('running a tool', () => {
   });
 
   it('ends a tool that floods its output', async () => {
-    const result = await host.run('yes', [], { maxBytes: 4096 });
+    const result = await host.run('yes', []);
     assert.match(
       String(failureOf('read', 'yes', result)),
       /^RedirectError: read: yes was ended by .*MAXBUFFER/,

@@ -305,10 +305,7 @@ describe('a difference is reported as a short sentence', () => {
           ...Array.from({ length: 9 }, (_, n) => `-A nmi-metadata -p ${n} -j DROP`),
         ],
       },
-      [
-        ...Array.from({ length: 5 }, (_, n) => `unexpected rule: -p ${n} -j DROP`),
-        '4 more unexpected rules',
-      ],
+      Array.from({ length: 5 }, (_, n) => `unexpected rule: -p ${n} -j DROP`),
     ],
   ];
   for (const [name, state, expected] of cases) {
