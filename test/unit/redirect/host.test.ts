@@ -54,9 +54,7 @@ describe('running a tool', () => {
   });
 
   it('writes its input', async () => {
-    const result = await host.run(node, ['-e', 'process.stdin.pipe(process.stdout)'], {
-      input: '*nat\n',
-    });
+    const result = await host.run(node, ['-e', 'process.stdin.pipe(process.stdout)'], '*nat\n');
     assert.equal(outputOf('echo', node, result), '*nat\n');
   });
 

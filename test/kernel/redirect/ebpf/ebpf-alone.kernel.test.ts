@@ -68,8 +68,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     for (const pref of [79, 80, 81, 82]) {
       assert.ok(status.changed?.includes(`guard rule ${pref} added`));
     }
-    const said =
-      /; guard on; no netfilter behind it: .*no iptables-nft-save and no iptables-legacy-save/;
+    const said = /; guard on; no netfilter behind it: .*iptables-nft-save is missing/;
     assert.match(status.detail, said);
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
     assert.match(await host.send(dial), /^cloud sees 10\.0\.0\.4/);
