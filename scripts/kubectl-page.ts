@@ -111,7 +111,8 @@ nothing, and reads nothing: it prints the \`az\` lines.
 - The API server judges an object before it is shown (\`kubectl create --dry-run=server\`): what it would refuse is an error.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
 - Of a service account, only annotations that it lacks are written.
-- Nothing is deleted but the pod that \`test\` has made.
+- \`identity delete\` and \`exception delete\` delete with \`--apply\` only, and keep what others use: an AzureIdentity that another binding names, and
+  the assignment in Azure while an AzureIdentity of any namespace may need it. Else only the pod that \`test\` has made is deleted.
 - No value of an object is in an \`az\` line that \`az\` would read as a file, a flag or the machine's own identity. Federated credentials
   have names that no other cluster gives, since \`az\` replaces one of the same name.
 

@@ -17,15 +17,19 @@ const flagKinds: Readonly<Record<string, string>> = {
   '--pod': 'pods',
 };
 
-const { identities } = identityResources;
+const { identities, exceptions } = identityResources;
 const nameKinds: Readonly<Record<string, string>> = {
   'explain pod': 'pods',
+  'logs pod': 'pods',
   'identity assign': identities,
   'identity federate': identities,
+  'identity delete': identities,
+  'exception delete': exceptions,
 };
 
 const fixedWords: Readonly<Record<string, readonly string[]>> = {
   explain: ['pod', 'ip'],
+  logs: ['pod', 'ip'],
   reasons: allCodes,
 };
 

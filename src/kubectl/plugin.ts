@@ -8,6 +8,7 @@ import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addGrants } from './verbs/grants.ts';
 import { addIdentity } from './verbs/identity/identity.ts';
+import { addException } from './verbs/exception.ts';
 import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
 import { addSysdump } from './verbs/sysdump.ts';
@@ -26,6 +27,7 @@ const addVerbs: readonly AddVerb[] = [
   addAnalyze,
   addDoctor,
   addIdentity,
+  addException,
   addGrants,
   addMigrate,
   addTest,

@@ -28,7 +28,7 @@ export async function findIdentity(
   kubectl: Kubectl,
   namespace: string,
   name: string,
-): Promise<{ readonly identity: RawObject; readonly pods: readonly RawObject[] }> {
+): Promise<Uses & { readonly identity: RawObject }> {
   const bound = await readBound(kubectl, namespace);
   const identity = bound.identities.find((each) => nameOf(each) === name);
   if (identity === undefined) {
@@ -40,7 +40,7 @@ export async function findIdentity(
         : `Did you mean ${meant}?`,
     );
   }
-  return { identity, pods: usesIn(bound)(identity).pods };
+  return { identity, ...usesIn(bound)(identity) };
 }
 
 /**

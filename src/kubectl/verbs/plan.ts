@@ -1,4 +1,4 @@
-/** The changes that a verb plans, as YAML for kubectl. Nothing is deleted or overwritten. */
+/** The changes that a verb plans, as YAML for kubectl. Nothing is overwritten. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Options } from 'yargs';
 import { asRecord } from '../../base/json-value.ts';
@@ -92,6 +92,7 @@ async function applyAll(
 const resources = {
   AzureIdentity: identityResources.identities,
   AzureIdentityBinding: identityResources.bindings,
+  AzurePodIdentityException: identityResources.exceptions,
 } as const;
 
 /** Only a note if it is there already. @throws PluginError if it has another spec. */

@@ -112,7 +112,7 @@ const refused: readonly (readonly [words: string, ...said: readonly string[]])[]
   ['identity', 'No verb is given after identity.', helpOf('identity')],
   ['migrate', 'No verb is given after migrate.', helpOf('migrate')],
   ['identity adp x', 'unknown verb adp; did you mean add?', helpOf('identity')],
-  ['identity delete orders --aply', ...unknown('--aply', 'identity')],
+  ['identity rename orders --aply', ...unknown('--aply', 'identity')],
   ['explian', 'unknown verb explian; did you mean explain?', 'See kubectl nmi --help'],
   ['xyzzyplugh', 'unknown verb xyzzyplugh', 'See kubectl nmi --help'],
   ['--version', 'No verb is given.', 'See kubectl nmi --help'],
@@ -187,7 +187,7 @@ describe('completion', () => {
     ['expl', 'explain'],
     ['identity fe', 'federate'],
     ['identity a', 'add assign'],
-    ['help ex', 'explain'],
+    ['help ex', 'explain exception'],
     // Flags of the verb, and those of every verb.
     ['doctor --pr', '--pre'],
     ['doctor --cont', '--context'],

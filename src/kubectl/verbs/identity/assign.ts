@@ -11,23 +11,33 @@ import { failedError, usageError, type ExitCode } from '../../base/plugin-error.
 import { findIdentity } from '../../cluster/bound.ts';
 import { isOfKarpenter } from '../../findings/karpenter.ts';
 import { nmiCommand, pin, type PinnedContext, type VerbContext } from '../context.ts';
-import { carryOut, emptyPlan, unlessThere } from '../plan.ts';
+import { carryOut, emptyPlan, unlessThere, type Plan } from '../plan.ts';
 
-interface AssignFlags {
-  readonly apply: boolean;
+interface BindingFlags {
   /** Default: the name of the identity. */
   readonly selector?: string | undefined;
-  readonly serviceAccount: string;
+  readonly serviceAccount?: string;
 }
 
 export async function assign(
   unpinned: VerbContext,
   name: string,
-  flags: AssignFlags,
+  flags: BindingFlags & { readonly apply: boolean },
 ): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { identity } = await findIdentity(context.kubectl, context.namespace, name);
-  const { selector = name, serviceAccount } = flags;
+  const added = await bind(context, name, flags);
+  const azure = await azureOf(context, identity);
+  const notes = [...added.notes, ...azure.notes];
+  return carryOut(context, { ...emptyPlan, ...azure, objects: added.objects, notes }, flags.apply);
+}
+
+/** The binding, unless it is there. @throws PluginError */
+export async function bind(
+  context: PinnedContext,
+  name: string,
+  { selector = name, serviceAccount = '' }: BindingFlags,
+): Promise<Pick<Plan, 'objects' | 'notes'>> {
   if (!labelValue.test(selector)) {
     throw usageError(
       `"${selector}" cannot be the value of a label`,
@@ -39,17 +49,28 @@ export async function assign(
     selector,
     ...(serviceAccount === '' ? {} : { serviceAccount }),
   });
-  const scaleSets = await scaleSetLines(context, identity);
-  const federate = nmiCommand(context, 'identity', 'federate', name);
-  const notes = [
-    ...added.notes,
-    `Pods get it by the label ${bindingLabel}=${selector} in their template.`,
-    ...scaleSets.notes,
-    ...(specOf(identity)['type'] === 3 ? [`It is federated: ${federate}`] : []),
-    ...(isChain(identity) ? [`Its application has to trust what it begins with: ${federate}`] : []),
-  ];
-  const plan = { ...emptyPlan, objects: added.objects, az: scaleSets.lines, notes };
-  return carryOut(context, plan, flags.apply);
+  const note = `Pods get it by the label ${bindingLabel}=${selector} in their template.`;
+  return { objects: added.objects, notes: [...added.notes, note] };
+}
+
+/** What Azure and who runs the cluster have to give it, as lines and notes. */
+export async function azureOf(
+  context: PinnedContext,
+  identity: RawObject,
+): Promise<Pick<Plan, 'az' | 'notes'>> {
+  const { lines, notes } = await scaleSetLines(context, identity);
+  const federate = nmiCommand(context, 'identity', 'federate', nameOf(identity));
+  const isFederated = specOf(identity)['type'] === 3;
+  return {
+    az: lines,
+    notes: [
+      ...notes,
+      ...(isFederated ? [`It is federated: ${federate}`] : []),
+      ...(isChain(identity)
+        ? [`Its application has to trust what it begins with: ${federate}`]
+        : []),
+    ],
+  };
 }
 
 async function scaleSetLines(
@@ -72,7 +93,7 @@ async function scaleSetLines(
   const kept = nodes.filter((each) => !isOfKarpenter(each));
   const federate = nmiCommand(context, 'migrate', 'to-federation', nameOf(identity));
   const notes = [
-    'Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants',
+    `Agents with --identity-owners=enforce need a grant for it: ${nmiCommand(context, 'grants')}`,
     ...(kept.length === nodes.length
       ? []
       : [

@@ -3,7 +3,7 @@ import { credentialKinds } from '../../../nmi/sources/entra/credentials/kinds.ts
 import { stringAt } from '../../../base/json-value.ts';
 import { renderAz } from '../../azure/az.ts';
 import { servedIdOf } from '../../azure/federation.ts';
-import { showClientIdLine } from '../../azure/identity-id.ts';
+import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { exitCodes } from '../../base/io.ts';
 import { nameOf, namespaceOf, specOf } from '../../base/object.ts';
 import { renderTable } from '../../../base/printable.ts';
@@ -19,12 +19,13 @@ import {
 } from '../context.ts';
 import { carryOut, emptyPlan, planFlags, unlessThere } from '../plan.ts';
 import { nameArgument, reportFlags, scopeFlags, textFlag, type AddVerb } from '../verb.ts';
-import { assign } from './assign.ts';
+import { assign, azureOf, bind } from './assign.ts';
 import { federate } from './federate.ts';
+import { remove } from './remove.ts';
 import { revoke } from './revoke.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
-  parser.command('identity', 'add, list, assign, federate and revoke identities', (verb) =>
+  parser.command('identity', 'add, list, assign, federate, delete and revoke identities', (verb) =>
     addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
@@ -56,11 +57,14 @@ const addObjects: AddVerb = (parser, start) =>
             secret: textFlag('Secret with the password or certificate.'),
             application: textFlag('Of a chain: client id of the application.'),
             'agent-identity': textFlag('Of a chain: client id of an agent identity.'),
+            selector: textFlag(
+              'Binds it too: to pods with this value of the label aadpodidbinding.',
+            ),
             ...planFlags,
           })
           .example(
-            '$0 identity add orders --resource-id /subscriptions/… --client-id …',
-            'of a user-assigned identity',
+            '$0 identity add orders --resource-id /subscriptions/… --client-id … --selector orders',
+            'of a user-assigned identity, with its binding and its az lines',
           )
           .example(
             '$0 identity add orders --type federated --client-id … --tenant-id …',
@@ -123,6 +127,16 @@ const addUses: AddVerb = (parser, start) =>
       (flags) => start(flags, (context) => federate(context, flags.name, flags['service-account'])),
     )
     .command(
+      'delete <name>',
+      'the identity with its binding, and the az lines, unless others use them',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .options(planFlags)
+          .example('$0 identity delete orders', 'shows what is deleted, and what is kept for whom'),
+      (flags) => start(flags, (context) => remove(context, flags.name, flags.apply)),
+    )
+    .command(
       'revoke <name>',
       'drop the tokens that agents have of an identity',
       (sub) =>
@@ -150,6 +164,7 @@ interface AddFlags {
   readonly secret: string;
   readonly application: string;
   readonly agentIdentity: string;
+  readonly selector: string;
 }
 
 /** Whether the flags fit together, the API server says. */
@@ -175,12 +190,22 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     ...(secret === '' ? {} : { clientPassword: { name: secret } }),
   };
   const added = await unlessThere(context, 'AzureIdentity', name, spec);
+  const bound =
+    flags.selector === ''
+      ? { objects: [], notes: [`Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`] }
+      : await bind(context, name, flags);
+  const identity = { metadata: { name, namespace: context.namespace }, spec };
+  // A wrong id is refused by the API server, in its words.
+  const isId = resourceId === '' || parseIdentityId(resourceId) !== undefined;
+  const azure = isId ? await azureOf(context, identity) : emptyPlan;
   const notes = [
     ...added.notes,
-    `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
+    ...bound.notes,
+    ...azure.notes,
     ...(application === '' ? [] : [`Pods name it by the client id ${servedIdOf({ spec })}.`]),
   ];
-  return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
+  const objects = [...added.objects, ...bound.objects];
+  return carryOut(context, { ...emptyPlan, ...azure, objects, notes }, flags.apply);
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {

@@ -44,10 +44,10 @@ describe('kubectl nmi identity add', () => {
   const chain = `--type chain --application ${clientB} --tenant-id ${tenant}`;
   const typed = `${ids} --tenant-id ${tenant} --type`;
 
-  it('prints the object, and how to bind it', async () => {
+  it('prints the object, how to bind it, and what else it needs', async () => {
     const words = `identity add new ${ids} --resource-id ${ordersId}`;
     assert.equal(
-      (await play(words, bed)).stdout,
+      (await play(words, boundTestBed({ nodes: [pool] }))).stdout,
       `# In context dev, namespace shop:
 apiVersion: aadpodidentity.k8s.io/v1
 kind: AzureIdentity
@@ -59,8 +59,32 @@ spec:
   resourceID: ${ordersId}
   clientID: ${clientA}
 # Then bind it: kubectl nmi identity assign new -n shop --context=dev
+# Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants -n shop --context=dev
+# az vmss identity assign --subscription s --resource-group rg --name pool --identities ${ordersId}
 `,
     );
+  });
+
+  it('makes the binding too, with --selector', async () => {
+    const words = `identity add new ${ids} --resource-id ${ordersId} --selector web --apply`;
+    const { code, inputs, stdout } = await play(words, {
+      ...boundTestBed({ nodes: [pool] }),
+      other: serverAnswers,
+    });
+    assert.equal(code, 0);
+    const made = parseAllDocuments(inputs.join('')).map((each) => each.toJS() as RawObject);
+    assert.deepEqual(
+      made.map(({ kind, spec }) => [kind, spec]),
+      [
+        ['AzureIdentity', { type: 0, resourceID: ordersId, clientID: clientA }],
+        ['AzureIdentityBinding', { azureIdentity: 'new', selector: 'web' }],
+      ],
+    );
+    assert.match(
+      stdout,
+      /^# Pods get it by the label aadpodidbinding=web[^]* vmss identity assign /m,
+    );
+    assert.doesNotMatch(stdout, /Then bind it/);
   });
 
   it('adds nothing that is there already', async () => {
@@ -547,7 +571,7 @@ spec:
   azureIdentity: orders
   selector: orders
 # Pods get it by the label aadpodidbinding=orders in their template.
-# Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants
+# Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants -n shop --context=dev
 ${az}`,
     );
     const { stdout: lines } = await play(assign, bedOf({}));
@@ -606,5 +630,123 @@ ${az}`,
     const words = ['migrate', 'to-workload-identity', '--context', 'prod', '--as', 'a b'];
     const { stdout } = await play(words, bedOf({}));
     assert.match(stdout, /^# kubectl --context=dev '--as=a b' annotate serviceaccount default/m);
+  });
+});
+
+describe('kubectl nmi identity delete', () => {
+  const managed = { type: 0, clientID: clientA, resourceID: ordersId };
+  const orders = createIdentity('orders', managed);
+  const own = createBinding('orders');
+  const bedOf = (identities: readonly RawObject[], bindings: readonly RawObject[]) =>
+    boundTestBed({
+      nodes: [pool],
+      [kinds.identities]: identities,
+      [kinds.bindings]: bindings,
+    });
+  const deleted = (stdout: string) =>
+    [...stdout.matchAll(/^# kubectl .*delete (\w+)\.\S+ (\S+) /gm)].map(([, kind, name]) => [
+      kind,
+      name,
+    ]);
+  const removal = /^# az vmss identity remove .* --name pool --identities \S+orders$/m;
+
+  it('undoes add and assign, after showing it, and names the pods', async () => {
+    const bedded = bedOf([orders], [own]);
+    const shown = await play('identity delete orders', bedded);
+    assert.deepEqual([shown.code, shown.calls], [0, []]);
+    assert.deepEqual(deleted(shown.stdout), [
+      ['azureidentitybindings', 'orders'],
+      ['azureidentities', 'orders'],
+    ]);
+    assert.match(shown.stdout, removal);
+    assert.match(shown.stdout, /^# Pods that lose it: web\.$/m);
+    const done = await play('identity delete orders --apply', { ...bedded, other: () => ok('') });
+    assert.deepEqual(
+      done.calls.map((words) => words.slice(1, 5)),
+      ['bindings', 'identities'].map((kind) => [
+        ...['delete', kinds[kind as 'bindings'], 'orders', '--namespace=shop'],
+      ]),
+    );
+  });
+
+  it('keeps an identity that another binding names, and its assignment', async () => {
+    const other = createBinding('theirs', { azureIdentity: 'orders', selector: 'x' });
+    const { stdout } = await play('identity delete orders', bedOf([orders], [own, other]));
+    assert.deepEqual(deleted(stdout), [['azureidentitybindings', 'orders']]);
+    assert.match(
+      stdout,
+      /AzureIdentity shop\/orders is kept: AzureIdentityBinding shop\/theirs uses it/,
+    );
+    assert.doesNotMatch(stdout, removal);
+  });
+
+  const elsewhere = (spec: object) => createIdentity('same', spec, { namespace: 'office' });
+  for (const [what, spec, isKept] of [
+    ['of the same resource id', { resourceID: `${ordersId.toUpperCase()}/` }, true],
+    ['of the same client id', { type: 0, clientID: clientA }, true],
+    ['that begins with it', { ...managed, type: 4, application }, true],
+    ['that is another', { clientID: clientB }, false],
+    ['that is federated', federated, false],
+  ] as const) {
+    it(`${isKept ? 'keeps' : 'ends'} the assignment beside an AzureIdentity ${what}`, async () => {
+      const { stdout } = await play('identity delete orders', bedOf([orders, elsewhere(spec)], []));
+      assert.deepEqual(deleted(stdout), [['azureidentities', 'orders']]);
+      assert.equal(removal.test(stdout), !isKept);
+      assert.equal(stdout.includes('kept: AzureIdentity office/same needs it'), isKept);
+    });
+  }
+
+  it('keeps the assignment where it cannot see who needs it', async () => {
+    const unknown = elsewhere({ resourceID: ordersId.replace('orders', 'x') });
+    const byClient = bedOf(
+      [createIdentity('orders', { resourceID: ordersId }), elsewhere({ clientID: clientB })],
+      [],
+    );
+    const forbidden = { [kinds.identities]: 'all-namespaces' } as const;
+    for (const [recorded, said] of [
+      [byClient, /kept: AzureIdentity office\/same needs it/],
+      [{ ...bedOf([orders, unknown], []), forbidden }, /kept: you may not list /],
+      [bedOf([createIdentity('orders')], []), /kept: the object has no resource id/],
+    ] as const) {
+      const { stdout } = await play('identity delete orders', recorded);
+      assert.match(stdout, said);
+      assert.doesNotMatch(stdout, removal);
+    }
+  });
+});
+
+describe('kubectl nmi exception', () => {
+  const exceptions = (podLabels: object) =>
+    boundTestBed({
+      [kinds.exceptions]: [createObject('AzurePodIdentityException', 'agent', { podLabels })],
+    });
+
+  it('adds one for the labels, and says what such pods get', async () => {
+    const { code, stdout } = await play('exception add new --pod-labels app=a role=b', bed);
+    assert.equal(code, 0);
+    const made = parse(stdout) as RawObject;
+    assert.deepEqual(
+      [made['kind'], made['spec']],
+      ['AzurePodIdentityException', { podLabels: { app: 'a', role: 'b' } }],
+    );
+    assert.match(stdout, /^# These pods get every identity that is assigned to the node; /m);
+    for (const words of ['app', 'app=a=b', '=a', 'app=a/b', 'app=']) {
+      assert.equal((await play(`exception add new --pod-labels ${words}`, bed)).code, 2, words);
+    }
+  });
+
+  it('deletes one, and names the pods whose requests the agent then decides', async () => {
+    const recorded = exceptions({ aadpodidbinding: 'orders' });
+    const { stdout } = await play('exception delete agent', recorded);
+    assert.match(stdout, /^# Pods whose requests the agent then decides: web\.$/m);
+    const { calls } = await play('exception delete agent --apply', {
+      ...recorded,
+      other: () => ok(''),
+    });
+    assert.deepEqual(
+      calls.map((words) => words.slice(1, 5)),
+      [['delete', kinds.exceptions, 'agent', '--namespace=shop']],
+    );
+    assert.equal((await play('exception delete none', recorded)).code, 1);
   });
 });
