@@ -12,7 +12,7 @@ import {
   podCgroupId,
 } from '../../redirect/cgroup/cgroup-tree.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
-import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
+import { tryPinFolder } from '../../redirect/ebpf/pins.ts';
 import { findRefusal } from '../../redirect/ebpf/programs.ts';
 import { replacePrograms } from '../../redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../redirect/iptables/iptables.ts';
@@ -164,7 +164,10 @@ function missingForEbpf(config: Config): string | undefined {
     const root = findCgroupRoot(config.cgroupRoot);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
     const refusal = findRefusal(config.bpfPinFolder);
-    if (refusal === undefined) return findPinObstacle(config.bpfPinFolder);
+    if (refusal === undefined) {
+      tryPinFolder(config.bpfPinFolder);
+      return undefined;
+    }
     // A capability is missing, or the container runtime's seccomp profile has no rule for CAP_BPF.
     return refusal.code === 'NOT_PERMITTED'
       ? 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it'

@@ -42,31 +42,21 @@ export function isBpffs(path: string): boolean {
  * @throws RedirectError
  */
 export function ensurePinFolder(folder: string): void {
-  const why = whyNoBpffs(folder);
-  if (why !== undefined) throw new RedirectError('CONFLICT', pinStep, why);
+  const above = dirname(folder);
+  if (!isBpffs(above)) {
+    throw new RedirectError('CONFLICT', pinStep, `no BPF file system is mounted at ${above}`);
+  }
   succeeds(() => mkdirSync(folder, { mode: 0o755 }), ['EEXIST']);
 }
 
 /**
- * Why this process cannot pin in the folder; undefined if it can. A security module may refuse what
- * file permissions allow, so the check creates a folder beside it and removes it.
+ * Creates a folder beside it, and removes that: a security module may refuse what file permissions allow.
+ * @throws RedirectError if this process cannot pin in the folder.
  */
-export function findPinObstacle(folder: string): string | undefined {
+export function tryPinFolder(folder: string): void {
   const trial = `${folder}-trial-${process.pid}`;
-  const why = whyNoBpffs(folder);
-  if (why !== undefined) return why;
-  try {
-    mkdirSync(trial);
-    rmdirSync(trial);
-    return undefined;
-  } catch (error) {
-    return `nothing can be pinned in ${dirname(folder)}: ${networkCode(error)}`;
-  }
-}
-
-function whyNoBpffs(folder: string): string | undefined {
-  const above = dirname(folder);
-  return isBpffs(above) ? undefined : `no BPF file system is mounted at ${above}`;
+  ensurePinFolder(trial);
+  removePinFolder(trial);
 }
 
 /** Names of all pins; empty if the folder does not exist. @throws RedirectError */

@@ -18,11 +18,11 @@ import { freshNative } from '../../../scripts/native.ts';
 import { diffCgroups, readCgroups, syncCgroups } from '../../../src/redirect/ebpf/cgroup-sets.ts';
 import {
   ensurePinFolder,
-  findPinObstacle,
   isBpffs,
   listPins,
   promotePin,
   removePinFolder,
+  tryPinFolder,
   unpin,
 } from '../../../src/redirect/ebpf/pins.ts';
 import {
@@ -515,33 +515,24 @@ describe('the folder of the pins', () => {
     });
   });
 
-  describe('the obstacle to pinning', () => {
-    it('is none where a folder can be made, which is removed again', () => {
+  describe('trying to pin', () => {
+    it('leaves nothing where a folder can be made', () => {
       using bpffs = pretendFileSystem('bpf');
-      assert.equal(findPinObstacle(join(bpffs.path, 'nmi')), undefined);
+      tryPinFolder(join(bpffs.path, 'nmi'));
       assert.deepEqual(readdirSync(bpffs.path), []);
     });
 
-    it('is a folder in another file system', () => {
-      assert.equal(findPinObstacle(join(work, 'nmi')), `no BPF file system is mounted at ${work}`);
-    });
-
-    it('is a refusal, named by its code', () => {
+    it('fails in another file system, and where a folder is refused', () => {
+      const none = { message: `BPF file system: no BPF file system is mounted at ${work}` };
+      assert.throws(() => tryPinFolder(join(work, 'nmi')), none);
       using bpffs = pretendFileSystem('bpf');
-      assert.equal(
-        findPinObstacle(join(bpffs.path, 'x'.repeat(256))),
-        `nothing can be pinned in ${bpffs.path}: ENAMETOOLONG`,
-      );
       for (const code of ['EACCES', 'EPERM', 'EROFS']) {
         using _refusing = replaceFs({
           mkdirSync: () => {
             throw refusal(code);
           },
         });
-        assert.equal(
-          findPinObstacle(join(bpffs.path, 'nmi')),
-          `nothing can be pinned in ${bpffs.path}: ${code}`,
-        );
+        assert.throws(() => tryPinFolder(join(bpffs.path, 'nmi')), { code: 'NOT_PERMITTED' });
       }
     });
   });
