@@ -174,12 +174,12 @@ describeOnEveryVersion('a taken agent', (cluster) => {
       path: '/api/v1/namespaces/shop/pods/own',
     },
     tokenOf('a token for Entra ID of a pod of its node', 'own', [entra]),
-    tokenOf('the same for a pod of another node', 'other', [entra]),
-    tokenOf('the same, bound to no pod', undefined, [entra]),
+    tokenOf('a token for Entra ID of a pod of another node', 'other', [entra]),
+    tokenOf('one bound to no pod', undefined, [entra]),
     tokenOf('a token for identity bindings of a pod of its node', 'own', [aks]),
-    tokenOf('the same for a pod of another node', 'other', [aks]),
+    tokenOf('a token for identity bindings of a pod of another node', 'other', [aks]),
     tokenOf('a token for the API server of a pod of its node that mounts none', 'own', []),
-    tokenOf('the same of a pod of its node that mounts one', 'mounts', []),
+    tokenOf('a token for the API server of a pod of its node that mounts one', 'mounts', []),
     tokenOf('a token for Entra ID in a namespace that is not listed', 'agent', [entra], {
       account: `${agent.namespace}/serviceaccounts/${agent.name}`,
     }),
@@ -225,7 +225,7 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     get('read another node', '/api/v1/nodes/node-b'),
     get('read its node', '/api/v1/nodes/node-a'),
     patch('take the startup taint off its node', 'node-a', { spec: { taints: [notReady] } }),
-    patch('take it off another node', 'node-b', { spec: { taints: [notReady] } }),
+    patch('take the startup taint off another node', 'node-b', { spec: { taints: [notReady] } }),
     patch('take another taint off its node', 'node-a', { spec: { taints: [taint] } }),
     patch('add a taint to its node', 'node-a', {
       spec: { taints: [notReady, taint, { key: 'example.com/x', effect: 'NoExecute' }] },
@@ -302,14 +302,20 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     const text = await readFile(join(repositoryRoot, 'docs/security.md'), 'utf8');
     const [, block = ''] = /<!-- taken agent -->\n([^]*?)<!-- end -->/.exec(text) ?? [];
     const column = Number(cluster().binaries.version.split('.')[1]) >= 36 ? 1 : 2;
-    const written = block
-      .split('\n')
+    const lines = block.split('\n');
+    const rows = lines
       .filter((line) => line.startsWith('| '))
       .slice(2)
       .map((line) => line.split('|').slice(1, -1))
-      .map((cells) => [cells[0]?.trim(), cells[column]?.trim()]);
+      .map((cells) => [cells[0]?.trim() ?? '', cells[column]?.trim() ?? ''] as const);
+    const refused = lines
+      .filter((line) => line.startsWith('- '))
+      .flatMap((line) => line.replace(/^- \w+: /, '').split('; '))
+      .map((what) => [what, 'no'] as const);
+    const written = new Map([...rows, ...refused]);
+    assert.equal(written.size, attempts().length);
     // Policies apply a moment after they are stored, and the table takes dozens of requests.
-    await eventually(async () => assert.deepEqual(await table(), written), 30_000);
+    await eventually(async () => assert.deepEqual(new Map(await table()), written), 30_000);
   });
 
   it('is not helped by the rights of kubelets, which its federation extends', async () => {
