@@ -41,12 +41,12 @@ read is used too; what the user may not read is counted in one line, "Not checke
 In a pod without a kubeconfig, kubectl takes the account of the pod only if no flag of the connection is given: the plugin gives none there
 either, and \`doctor\` cannot ask for the rights of the agent.
 
-\`./dev build\` makes it: \`dist/kubectl-nmi\`, one script without native code, for Node.js ${oldestNode} or later. \`scripts/plugin-executable.ts\`
-makes a Linux executable of it for machines without Node.js, \`dist/kubectl-nmi-linux-amd64\`. [A release](install.md#install-a-release) has archives
+\`./dev build\` makes the plugin twice: \`dist/kubectl-nmi-linux-amd64\` (or \`-arm64\`), one executable for Linux that needs nothing else, and
+\`dist/kubectl-nmi\`, one script for machines with Node.js ${oldestNode} or later, macOS too. [A release](install.md#install-a-release) has archives
 of both, and a manifest for krew. kubectl finds either by the name \`kubectl-nmi\` on the PATH (\`dist/kubectl_complete-nmi\` beside it completes names):
 
 \`\`\`sh
-install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
+install -m 755 dist/kubectl-nmi-linux-amd64 /usr/local/bin/kubectl-nmi
 \`\`\`
 
 | trouble | command that answers it |

@@ -1,18 +1,28 @@
 /**
  * The kubectl plugin as one Linux executable with this Node inside, for machines without Node.js:
- * `node scripts/plugin-executable.ts` makes `dist/kubectl-nmi-linux-ARCH`.
+ * `./dev build` makes `dist/kubectl-nmi-linux-ARCH`.
  */
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { freshExecutable, repositoryRoot } from './build.ts';
 
-/** Builds it from the current sources. @returns its path. */
+/** Builds it from the current sources, unless it is there. @returns its path. */
 export async function makePluginExecutable(): Promise<string> {
   await freshExecutable();
   const dist = join(repositoryRoot, 'dist');
   const made = join(dist, `kubectl-nmi-linux-${process.arch === 'x64' ? 'amd64' : process.arch}`);
-  embedPlugin(join(dist, 'kubectl-nmi'), process.execPath, made);
+  const script = join(dist, 'kubectl-nmi');
+  const isFresh = existsSync(made) && statSync(made).mtimeMs >= statSync(script).mtimeMs;
+  if (!isFresh) embedPlugin(script, process.execPath, made);
   return made;
 }
 

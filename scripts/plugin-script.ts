@@ -7,7 +7,7 @@ export const oldestNode = '22.3';
 const guard = `(function () {
   var have = process.versions.node.split('.').map(Number), need = [${oldestNode.replace('.', ', ')}];
   if (have[0] > need[0] || (have[0] === need[0] && have[1] >= need[1])) return;
-  console.error('error: kubectl nmi needs Node.js ${oldestNode} or later, and ' + process.execPath + ' is ' + process.version + '; put a newer node first on the PATH');
+  console.error('error: kubectl nmi needs Node.js ${oldestNode} or later, and ' + process.execPath + ' is ' + process.version + '; install the executable kubectl-nmi-linux-ARCH of the release or of ./dev build in its place, which needs none, or put a newer node first on the PATH');
   process.exit(69);
 })();
 `;

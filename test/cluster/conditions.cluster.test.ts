@@ -18,7 +18,8 @@ const read = (path: string): Promise<string> => readFile(join(deploy, path), 'ut
 const root = '/apis/aadpodidentity.k8s.io/v1/namespaces/shop';
 const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 const tenantID = '7e570000-1ab0-4000-8000-000000000001';
-const oldMessage = 'custom resource definition has no status conditions, apply deploy/crds.yaml';
+const oldMessage =
+  'custom resource definition has no status conditions, apply crds.yaml of this version';
 const mergePatch = { contentType: 'application/merge-patch+json' };
 describeOnNewestVersion('status conditions', (cluster) => {
   const open = () => openConditionsProcess(cluster());

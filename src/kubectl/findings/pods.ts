@@ -161,11 +161,13 @@ const ofNetworkPolicies: Check = (pod, explanation, context) => {
   const against = policiesOf(pod, explanation, context, true);
   if (against.length === 0) return [];
   const { listenIp } = context.config;
-  const ports = portsOf(context.config).join(' and ');
+  const numbers = portsOf(context.config);
+  const ports = numbers.join(' and ');
+  const rule = `{to: [{ipBlock: {cidr: ${listenIp}/32}}], ports: [${numbers.map((port) => `{port: ${port}}`).join(', ')}]}`;
   return oneFinding('network_policy', {
     object: objectOf(pod),
     text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${listenIp}, ports ${ports}, where the agents answer: requests time out.`,
-    fix: `Allow egress to ipBlock ${listenIp}/32, TCP ports ${ports}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
+    fix: `Add to spec.egress of a NetworkPolicy in namespace ${namespaceOf(pod)}: ${rule}`,
   });
 };
 

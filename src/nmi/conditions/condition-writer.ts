@@ -435,7 +435,7 @@ export class ConditionWriter implements AsyncDisposable {
     this.#withoutConditions.add(kind);
     this.#options.log.warn(
       { kind: kinds[kind].title },
-      'custom resource definition has no status conditions, apply deploy/crds.yaml',
+      'custom resource definition has no status conditions, apply crds.yaml of this version',
     );
   }
 

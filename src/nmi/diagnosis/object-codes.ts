@@ -6,6 +6,10 @@ interface ObjectCode {
   readonly fix: string;
 }
 
+/** Of the chart, or crds.yaml of a release: Helm itself leaves definitions as they are. */
+export const applyDefinitions =
+  'helm show crds oci://REGISTRY/charts/entra-pod-identity | kubectl apply -f -';
+
 export const objectCodes = {
   label_on_owner: {
     severity: 'error',
@@ -133,13 +137,13 @@ export const objectCodes = {
   crd_missing: {
     severity: 'error',
     means: 'The cluster lacks a custom resource definition.',
-    fix: 'kubectl apply -f deploy/crds.yaml',
+    fix: applyDefinitions,
   },
   crd_old: {
     severity: 'warning',
     means:
       'A custom resource definition lacks fields of this version: the API server drops them from objects.',
-    fix: 'kubectl apply -f deploy/crds.yaml',
+    fix: applyDefinitions,
   },
   agent_rights: {
     severity: 'error',

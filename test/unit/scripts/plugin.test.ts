@@ -81,7 +81,7 @@ describe('the script of the plugin', () => {
 
   it('names the Node that it needs and the one that runs it, and goes on with any later one', () => {
     for (const version of ['18.20.8', '20.19.0', '21.9.9', '22.2.0']) {
-      const line = `error: kubectl nmi needs Node.js 22.3 or later, and /usr/bin/node is v${version}; put a newer node first on the PATH`;
+      const line = `error: kubectl nmi needs Node.js 22.3 or later, and /usr/bin/node is v${version}; install the executable kubectl-nmi-linux-ARCH of the release or of ./dev build in its place, which needs none, or put a newer node first on the PATH`;
       const { printed, exits } = runOn(version);
       assert.deepEqual([printed, exits], [[line], [69]]);
     }

@@ -1,5 +1,6 @@
 /** `kubectl nmi identity revoke`: the agents drop the tokens that they have of an identity. */
 import { asRecord, parseRecord, stringAt } from '../../../base/json-value.ts';
+import { applyDefinitions } from '../../../nmi/diagnosis/object-codes.ts';
 import { specOf, type RawObject } from '../../base/object.ts';
 import { failedError, type ExitCode } from '../../base/plugin-error.ts';
 import { identityResources } from '../../cluster/resources.ts';
@@ -62,7 +63,7 @@ function checkKept(spec: RawObject | undefined, notBefore: string, title: string
   if (stringAt(spec, 'notBefore') === notBefore) return;
   throw failedError(
     `${title} is not revoked: the cluster does not keep its spec.notBefore`,
-    'Apply deploy/crds.yaml of this version, and repeat. If it is of this version, something else changes the object.',
+    `Apply the definitions of this version, and repeat: ${applyDefinitions}. If they are of this version, something else changes the object.`,
   );
 }
 

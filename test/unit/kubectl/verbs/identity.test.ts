@@ -527,7 +527,7 @@ describe('kubectl nmi identity revoke', () => {
 
   it('fails where the definition is too old for it, the object reverts, or does not exist', async () => {
     const old =
-      /AzureIdentity shop\/orders is not revoked: the cluster does not keep its spec\.notBefore\n.*crds\.yaml/;
+      /AzureIdentity shop\/orders is not revoked: the cluster does not keep its spec\.notBefore\n.*: helm show crds oci:/;
     for (const [name, given, count, said] of [
       ['orders', { drops: true }, 1, old],
       ['orders', { revertsIt: true }, 2, /is not revoked/],
