@@ -125,6 +125,18 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       ['identity federate orders', '', inContext],
       [federate, '', inContext],
       [`${federate} --apply`, 'shop/azureidentities/orders', inContext],
+      ['identity delete orders', '', /^# kubectl --context=shop delete azureidentities\./m],
+      [
+        'identity delete orders --apply',
+        'shop/azureidentities/orders,shop/azureidentitybindings/orders',
+        inContext,
+      ],
+      [
+        'exception add agent --pod-labels app=agent --apply',
+        'shop/azurepodidentityexceptions/agent',
+        inContext,
+      ],
+      ['exception delete agent --apply', '', /does not exist|not found/, 1],
       [add('orders'), '', /is there already/],
       ['identity assign orders --apply', '', /is there already/],
       [add('orders', clientId.replace(/^./, '5')), '', /exists; its spec\.\w+ is/, 1],

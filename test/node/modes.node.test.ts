@@ -360,6 +360,10 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       for (const [words, shows] of [
         ['doctor', /agents +1 ready of 1, on 1 nodes\n/],
         ['explain pod burstable -n default', /GRANTED/],
+        [
+          'explain pod burstable -n default --live',
+          /\nLive, from the agent [^]*\nnode .*redirect ebpf/,
+        ],
         ['analyze -A', /0 errors/],
         ['test --pod burstable -n default', /^A token came\./],
         ['identity list -n default', /two/],
