@@ -1,7 +1,7 @@
 /** Listens on a Unix socket. Its file may be left over from a killed process. */
 import { once } from 'node:events';
 import { lstat, mkdir, unlink } from 'node:fs/promises';
-import type { Server } from 'node:net';
+import { connect, type Server } from 'node:net';
 import { networkCode } from '../../base/network-code.ts';
 
 /**
@@ -16,6 +16,7 @@ export async function listenAt(
 ): Promise<string | undefined> {
   const found = await lstat(path).catch(() => undefined);
   if (found?.isSocket() === false) return 'something that is no socket is there';
+  if (found !== undefined && (await isAnswered(path))) return 'another process answers there';
   if (found !== undefined) await unlink(path);
   listenNow(server, path, mode);
   await once(server, 'listening');
@@ -60,5 +61,18 @@ function listenNow(server: Server, path: string, mode: number): void {
     server.listen({ path });
   } finally {
     process.umask(umask);
+  }
+}
+
+async function isAnswered(path: string): Promise<boolean> {
+  const socket = connect({ path });
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch (error) {
+    if (networkCode(error) === 'ECONNREFUSED') return false;
+    throw error;
+  } finally {
+    socket.destroy();
   }
 }

@@ -42,6 +42,14 @@ describe('listening at a path', () => {
     assert.equal(await listenAt(server, path, 0o600), undefined);
   });
 
+  it('keeps a socket on which another process answers', async () => {
+    await using first = createServer();
+    await using second = createServer();
+    assert.equal(await listenAt(first, path, 0o600), undefined);
+    assert.equal(await listenAt(second, path, 0o600), 'another process answers there');
+    assert.ok(first.listening);
+  });
+
   it('keeps a file that is not a socket, and throws any other failure', async () => {
     writeFileSync(path, '');
     await using server = createServer();
