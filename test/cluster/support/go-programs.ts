@@ -148,6 +148,9 @@ function sumLines(modules: readonly Downloaded[]): string {
  * cache (Go 1.26): a copy of the module.
  */
 function applyPatch({ module, file, before, after }: GoPatch, work: string): void {
+  // On a new machine, nothing has downloaded it yet.
+  const loaded = go(['mod', 'download', '-C', work, module]);
+  if (loaded.status !== 0) throw new LoadError(`go cannot load ${module}: ${reasonOf(loaded)}`);
   const from = go(['list', '-C', work, '-m', '-f', '{{.Dir}}', module]);
   if (from.status !== 0) throw new Error(`go does not have ${module}: ${reasonOf(from)}`);
   const copy = join(work, 'patched', module);

@@ -32,7 +32,7 @@ describe('the table of codes', () => {
     for (const code of allCodes) {
       assert.ok(isCode(code));
       assert.match(rowOf(code).means, /^[A-Z].*[.]$/, code);
-      assert.match(rowOf(code).fix, /^(?:[A-Z]|kubectl )/, code);
+      assert.match(rowOf(code).fix, /^(?:[A-Z]|kubectl |helm )/, code);
     }
   });
 

@@ -626,8 +626,8 @@ describe('the settings of the programs', () => {
         ...[4, 0, 0, 0, 0, 0, 0, 0],
       ],
     );
-    // CRC-32 of the bytes, and their number.
-    const version = [0x45, 0x65, 0x49, 0xf1, 8, 0, 0, 0, ...Array<number>(20).fill(0)];
+    // FNV-1a of the bytes, and their number.
+    const version = [0xa8, 0xb3, 0x6d, 0x8f, 8, 0, 0, 0, ...Array<number>(20).fill(0)];
     const ports = [2579 >> 8, 2579 & 255, 2580 >> 8, 2580 & 255];
     assert.deepEqual([...settings.subarray(64)], [...version, ...ports]);
   });
