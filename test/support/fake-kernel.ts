@@ -46,6 +46,8 @@ export function openFakeKernel(calls: string[] = []) {
     pins: {} as Pins,
     lastId: 0,
     counters: 10,
+    /** Written into maps of counters. */
+    unrecordedAtNs: [] as bigint[],
     /** Number of open maps. */
     get open() {
       return [...opened].filter(([map, pin]) => isOpenAt(map, pin)).length;
@@ -107,7 +109,10 @@ export function openFakeKernel(calls: string[] = []) {
       return counters;
     },
     mapKeys: (map: number) => [...setOf(map)].map(bytesOf),
-    mapSet: (map: number, key: Uint8Array) => setOf(map).add(idIn(key)),
+    mapSet: (map: number, key: Uint8Array, value: Uint8Array) =>
+      opened.get(map)?.endsWith('counters') === true
+        ? state.unrecordedAtNs.push(Buffer.from(value).readBigUInt64LE(8 * 7))
+        : setOf(map).add(idIn(key)),
     mapDelete: (map: number, key: Uint8Array) => setOf(map).delete(idIn(key)),
     cutSockets: (_dialled: unknown, ids: readonly bigint[]) => {
       const cut = state.users.filter((id) => ids.includes(id));

@@ -10,14 +10,15 @@ import { kernelAccountOf } from '../../redirect/native/addon.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
 import { samplesBy, type Sample } from '../base/part.ts';
 import { NodeRedirect, problemOf, settlingMs, type NodeRedirectOptions } from './node-redirect.ts';
-import { portToMaintain, type Neighbor, type Side, type Slot } from './slots.ts';
+import { portToMaintain, takesOver, type Neighbor, type Side, type Slot } from './slots.ts';
 
 type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
 /** What a redirect by programs in the kernel can do, too. */
 type Programs = Pick<EbpfRedirect, 'letThrough' | 'counters'>;
 
-type OwnSlot = Pick<Slot, 'port' | 'own' | 'other' | 'isAlone' | 'turn'> & Disposable;
+type OwnSlot = Pick<Slot, 'port' | 'own' | 'other' | 'isAlone' | 'watch' | 'leave' | 'turn'> &
+  Disposable;
 
 export interface ReconcilerOptions extends NodeRedirectOptions {
   readonly redirect: Redirect;
@@ -32,6 +33,9 @@ const firstRetryMs = 250;
 const lookMs = 250;
 /** An agent starts within a second or two. */
 const mostWaitMs = 5_000;
+/** Another agent takes the redirect of one that leaves after a look and an installation. */
+const takeoverMs = 5_000;
+const leavePollMs = 100;
 const waitPollMs = 50;
 const slowRepairMs = 1_000;
 /** Installations within one check before it counts as failed. */
@@ -63,6 +67,7 @@ export class Reconciler extends NodeRedirect {
   #running: Promise<void> | undefined;
   #job: Disposable | undefined;
   #disarmLook: (() => void) | undefined;
+  #watching: Disposable | undefined;
   #isDisposed = false;
   #isLeaving = false;
   /** At the last check, another agent maintained the redirect. */
@@ -123,28 +128,51 @@ export class Reconciler extends NodeRedirect {
   async start(): Promise<void> {
     if (this.#slot !== undefined) await this.#untilListening();
     const firstMs = await this.#checkNow();
-    if (!this.#isDisposed) this.#schedule(firstMs);
+    if (this.#isDisposed || this.#isLeaving) return;
+    this.#schedule(firstMs);
+    this.#watching = this.#slot?.watch(() => this.#look());
   }
 
-  /** These are the last checks. */
+  /** These are the last checks. Another agent that takes connections takes the redirect, with programs of its own. */
   async leave(): Promise<boolean> {
+    const { clock, log, redirect } = this.#options;
     const slot = this.#slot;
     this.#isLeaving = true;
-    this.#job?.[Symbol.dispose]();
-    this.#disarmLook?.();
+    this.#endLooks();
     if (slot === undefined) return false;
-    for (let tries = 0; tries < maxInstalls; tries++) {
+    const endMs = clock.monotonicMs() + takeoverMs;
+    try {
+      slot.leave();
       await this.#checkNow();
-      if (this.#failures === 0) break;
+      for (;;) {
+        const other = slot.other();
+        if (this.#pointsElsewhere(slot) || other === undefined || !takesOver(other)) break;
+        if (clock.monotonicMs() > endMs) return await this.#give(slot, other.port);
+        await sleep(clock, leavePollMs);
+        // Not in turn: the other agent waits for its turn. The port is the last thing that an installation changes.
+        this.#status = await redirect.verify();
+      }
+    } catch (error) {
+      log.warn({ err: messageOf(error) }, 'failed to leave the redirect to the other agent');
     }
+    return this.#pointsElsewhere(slot);
+  }
+
+  #pointsElsewhere(slot: OwnSlot): boolean {
     const { port } = this.#status;
     return port !== undefined && port !== slot.port;
   }
 
+  /** To an agent that does not take it: one of a release that does not look for this, or one that hangs. */
+  async #give(slot: OwnSlot, port: number): Promise<boolean> {
+    using _ = await slot.turn();
+    this.#status = await this.#options.redirect.install(port);
+    return this.#pointsElsewhere(slot);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
-    this.#job?.[Symbol.dispose]();
-    this.#disarmLook?.();
+    this.#endLooks();
     await this.#running;
     this.#slot?.[Symbol.dispose]();
     this.#slot = undefined;
@@ -191,15 +219,23 @@ export class Reconciler extends NodeRedirect {
     return Math.min(intervalMs, firstRetryMs * 2 ** (this.#failures - 1));
   }
 
+  #endLooks(): void {
+    this.#job?.[Symbol.dispose]();
+    this.#disarmLook?.();
+    this.#watching?.[Symbol.dispose]();
+  }
+
   /** As long as there is another agent: it begins to take connections, or ends, between two checks. */
   #scheduleLook(): void {
     this.#disarmLook?.();
     if (this.#isDisposed || this.#isLeaving || this.#neighbor === '') return;
-    this.#disarmLook = this.#options.clock.schedule(lookMs, () => {
-      if (this.#hasChanged() && this.#job !== undefined) this.#schedule(0);
-      this.#options.onStatus?.();
-      this.#scheduleLook();
-    });
+    this.#disarmLook = this.#options.clock.schedule(lookMs, () => this.#look());
+  }
+
+  #look(): void {
+    if (this.#hasChanged() && this.#job !== undefined) this.#schedule(0);
+    this.#options.onStatus?.();
+    this.#scheduleLook();
   }
 
   /** Whether a check has something to do, as far as the ports show. */
@@ -235,6 +271,8 @@ export class Reconciler extends NodeRedirect {
       const before = await this.#read();
       const port = this.#portToMaintain(before.port);
       if (slot !== undefined && port === undefined) {
+        // The programs that answer this agent may have been removed, or not be there yet.
+        await redirect.prepare();
         this.#observe(before);
         return;
       }
@@ -378,7 +416,7 @@ export class Reconciler extends NodeRedirect {
 /** Empty if there is none. */
 function describeNeighbor(own: Side, other: Neighbor | undefined): string {
   if (other === undefined || !(other.isHeld || other.listens)) return '';
-  return [own.listens, other.isHeld, other.listens].join();
+  return [own.listens, other.isHeld, other.listens, other.order < 0].join();
 }
 
 function isWanting(status: RedirectStatus): boolean {

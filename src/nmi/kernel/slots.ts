@@ -13,20 +13,25 @@ import { textOf } from '../../base/json-value.ts';
 import type { Log } from '../../base/log.ts';
 import { nativeModule } from '../../redirect/native/addon.ts';
 import { makeOwnFolder, whyNot } from './local-socket.ts';
-import { cgroupIds, readShared, writeShared } from './shared-file.ts';
+import { cgroupIds, readShared, watchShared, writeShared } from './shared-file.ts';
 
 /** One of both agents. */
 export interface Side {
   readonly port: number;
   /** It takes connections. */
   readonly listens: boolean;
-  /** A younger agent has a higher one. */
+  /** A younger agent has a higher one. One that leaves is older than any other: its order is negative. */
   readonly order: number;
 }
 
 export interface Neighbor extends Side {
   /** The process that maintains the redirect for it runs. */
   readonly isHeld: boolean;
+}
+
+/** Takes the redirect of an agent that leaves. */
+export function takesOver({ listens, isHeld, order }: Neighbor): boolean {
+  return listens && isHeld && order > 0;
 }
 
 /**
@@ -38,14 +43,17 @@ export interface Neighbor extends Side {
  * | any | no | anything else | own port |
  * | yes | yes | any, and the own agent is younger | own port |
  * | yes | yes | own port, or none | own port, until the younger one takes it |
- * | no | yes, and its process runs | own port, or none | the other's port, given to it |
+ * | no | yes, and its process runs | none | the other's port, given to it |
+ * | no | yes, and its process runs | own port | the other one takes it |
  * | any | yes, and its process runs | other | the other one maintains it |
  * | yes | yes, and its process does not run | any | own port |
  * | no | yes, and its process does not run | other | the other's port, maintained for it |
  * | no | yes, and its process does not run | own port, or none | own port |
  *
- * A redirect that points nowhere is an open node, so the process that finds this installs it, for either agent. It is
- * never given to a port without a process: with iptables, a pod on the host network may listen there.
+ * Nobody moves a redirect to the other's port: the programs of this process may write records that the other agent
+ * does not read. Who takes a port installs its own programs with it. A redirect that points nowhere is an open node, so
+ * the process that finds this installs it, for either agent. It is never given to a port without a process: with
+ * iptables, a pod on the host network may listen there.
  */
 export function portToMaintain(
   target: number | undefined,
@@ -57,7 +65,7 @@ export function portToMaintain(
   if (!other.listens) return isOthers && other.isHeld && !own.listens ? undefined : own.port;
   if (!other.isHeld) return isOthers && !own.listens ? other.port : own.port;
   if (own.listens && (isYounger(own, other) || !isOthers)) return own.port;
-  return isOthers ? undefined : other.port;
+  return target === undefined ? other.port : undefined;
 }
 
 function isYounger(own: Side, other: Side): boolean {
@@ -119,7 +127,7 @@ function tryTake(options: SlotOptions): Slot | undefined {
   const ports = [firstPort, firstPort + 1];
   const hadBefore = ports.filter((port) => readNote(folder, port)?.pod === pod);
   // Of a pod that is down for a moment, the agent comes back before its other container does, and listens there.
-  const orderOf = (port: number): number => readNote(folder, port)?.order ?? 0;
+  const orderOf = (port: number): number => Math.abs(readNote(folder, port)?.order ?? 0);
   const oldestFirst = ports.toSorted((one, other) => orderOf(one) - orderOf(other));
   for (const port of [...hadBefore, ...oldestFirst]) {
     const lock = native.lockFile(lockPath(folder, port));
@@ -132,9 +140,8 @@ function tryTake(options: SlotOptions): Slot | undefined {
       continue;
     }
     const otherPort = ports.find((each) => each !== port) ?? port;
-    const order = isOwn ? note.order : (readNote(folder, otherPort)?.order ?? 0) + 1;
-    const cgroup = String(options.cgroup ?? '');
-    writeShared(notePath(folder, port), { boot: bootId(), pod, order, cgroup });
+    const order = isOwn ? Math.abs(note.order) : orderOf(otherPort) + 1;
+    writeNote(options, port, order);
     return new Slot(options, port, order, { lock, port: otherPort });
   }
   return undefined;
@@ -164,7 +171,7 @@ export function removeSlots(folder: string, firstPort: number): void {
 export class Slot implements Disposable {
   readonly port: number;
   readonly #options: SlotOptions;
-  readonly #order: number;
+  #order: number;
   readonly #shared: { readonly lock: number; readonly port: number } | undefined;
   #othersSilenceMs: number | undefined;
 
@@ -215,6 +222,18 @@ export class Slot implements Disposable {
     );
   }
 
+  /** Calls back when the other slot is taken, or its agent leaves; what else changes there is seen by a look. */
+  watch(onChange: () => void): Disposable | undefined {
+    if (this.#shared === undefined) return undefined;
+    return watchShared(notePath(this.#options.folder, this.#shared.port), onChange);
+  }
+
+  /** From now on the other agent takes the redirect if it listens. @throws errors of the file system. */
+  leave(): void {
+    this.#order = -Math.abs(this.#order);
+    if (this.#shared !== undefined) writeNote(this.#options, this.port, this.#order);
+  }
+
   /**
    * Waits until the other process neither reads nor changes the redirect: in the middle of its installation this one
    * would find drift. A process that hangs is not waited for.
@@ -244,6 +263,11 @@ interface Note {
   readonly pod: string;
   readonly order: number;
   readonly cgroup: string;
+}
+
+function writeNote({ folder, pod, cgroup }: SlotOptions, port: number, order: number): void {
+  const note = { boot: bootId(), pod, order, cgroup: String(cgroup ?? '') };
+  writeShared(notePath(folder, port), note);
 }
 
 function readNote(folder: string, port: number): Note | undefined {

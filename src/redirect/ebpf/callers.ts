@@ -14,7 +14,7 @@ const nobody: readonly Attestation[] = [
   {
     kind: 'unattested',
     retryWhy:
-      'this node had no room for a record of it, its pod has too many connections, or another pod used its address and port',
+      'this node had no room for a record of it, its pod has too many connections, another pod used its address and port, or an update of the agent is under way',
   },
   { kind: 'unavailable', why: 'another socket of this node has the same address and port' },
 ];

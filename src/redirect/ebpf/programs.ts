@@ -142,8 +142,8 @@ export function changeNodePods(wanted: WantedPrograms, target: RedirectTarget): 
 
 /**
  * Adds the agent to the pinned programs of an earlier process, if there are any: they do not redirect it, and
- * answer it who calls. Those of another layout cannot, so it gets one with maps of its own, which knows no caller until
- * the redirect moves here: without an answer the agent is not ready, and then it would never move.
+ * answer it who calls. Those of another layout cannot, so it gets one with maps of its own, which knows no caller, and
+ * says so, until the redirect moves here: without an answer the agent is not ready, and then it would never move.
  * @throws RedirectError
  */
 export function joinPinned(wanted: WantedPrograms): void {
@@ -163,11 +163,38 @@ export function joinPinned(wanted: WantedPrograms): void {
       return;
     }
     const own = `next_program_${name}`;
-    unpin(pinFolder, own);
-    native.load(wanted.object, wanted.settings, {}, { [`nmi_${name}`]: join(pinFolder, own) });
+    const counters = join(pinFolder, 'next_counters');
+    for (const each of [own, 'next_counters']) unpin(pinFolder, each);
+    const pins = { [`nmi_${name}`]: join(pinFolder, own) };
+    native.load(wanted.object, wanted.settings, { counters }, pins);
+    excuseUnrecorded(native, counters, neverNs);
     attach(native, wanted, hook, join(pinFolder, own));
-    unpin(pinFolder, own);
+    for (const each of [own, 'next_counters']) unpin(pinFolder, each);
   });
+}
+
+/** A time of CLOCK_MONOTONIC that does not come. */
+const neverNs = 2n ** 62n;
+/** `unrecorded` and `unrecorded_at_ns` of `struct nmi_counters`, in every layout. */
+const unrecordedAt = 8 * 6;
+
+/**
+ * Who has no record in these maps gets a 503 until ten seconds after that time, and no final 403. For maps that the
+ * programs in front of the agents do not write into, and for those that they have just begun with. The kernel says so
+ * to the agent by the answer of its socket, so an agent without privileges knows it from the moment on that it is true.
+ */
+function excuseUnrecorded(native: NativeModule, pin: string, atNs: bigint): void {
+  const first = new Uint8Array(4);
+  unlessMissing(() =>
+    withMap(native, pin, 'write', (map) => {
+      const bytes = native.mapGet(map, first);
+      if (bytes === undefined || bytes.length < unrecordedAt + 16) return;
+      const view = new DataView(bytes.buffer, bytes.byteOffset);
+      if (view.getBigUint64(unrecordedAt, true) === 0n) view.setBigUint64(unrecordedAt, 1n, true);
+      view.setBigUint64(unrecordedAt + 8, atNs, true);
+      native.mapSet(map, first, bytes);
+    }),
+  );
 }
 
 /** Attempts before a refusal is accepted that may be a transient lack of memory. */
@@ -212,11 +239,14 @@ export function tryPrograms(pinFolder: string, object: Uint8Array): void {
 function load(native: NativeModule, wanted: WantedPrograms): string[] {
   const changes: string[] = [];
   const present = readValue(native, wanted.pinFolder, 'settings');
-  if (present !== undefined && !isSameLayout(present, wanted.settings)) {
+  const pin = (name: string): string => join(wanted.pinFolder, name);
+  const isOther = present !== undefined && !isSameLayout(present, wanted.settings);
+  if (isOther) {
+    // Agents that read them go on with them until they install programs of their own.
+    excuseUnrecorded(native, pin('counters'), neverNs);
     for (const name of sharedMaps) unpin(wanted.pinFolder, name);
     changes.push('maps of another layout left behind');
   }
-  const pin = (name: string): string => join(wanted.pinFolder, name);
   const names = hooks.map(({ name }) => name);
   native.load(
     wanted.object,
@@ -227,6 +257,8 @@ function load(native: NativeModule, wanted: WantedPrograms): string[] {
     },
     Object.fromEntries(names.map((name) => [`nmi_${name}`, pin(`next_program_${name}`)])),
   );
+  // Connections that are open or under way have no record in the new maps.
+  if (isOther) excuseUnrecorded(native, pin('counters'), process.hrtime.bigint());
   return changes;
 }
 

@@ -397,11 +397,14 @@ static __always_inline void note_unrecorded(void)
 {
 	__u64 first = 0;
 	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
+	__u64 now = bpf_ktime_get_ns();
 
 	if (!all)
 		return;
 	__sync_fetch_and_add(&all->unrecorded, 1);
-	all->unrecorded_at_ns = bpf_ktime_get_ns();
+	/* Maps that an update leaves behind have a time that does not come. */
+	if (all->unrecorded_at_ns < now)
+		all->unrecorded_at_ns = now;
 }
 
 /*

@@ -103,6 +103,7 @@ struct nmi_dial {
 	__u32 zero;
 };
 
+/* The first eight are the same in every layout: an agent writes into the maps that another one of its node reads. */
 struct nmi_counters {
 	__u64 redirected;
 	__u64 redirected_mapped; /* of these, IPv4-mapped IPv6 sockets */

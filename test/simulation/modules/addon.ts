@@ -19,8 +19,14 @@ const simulated = {
   },
   ownsLink: (ip: string) => currentKernel().linkOf(ip) !== undefined,
   hasLink: (link: number) => currentKernel().hasLink(link),
-  callerOf: (socket: number) => currentKernel().callerOf(socket),
-  isAnswered: () => currentKernel().isRedirected,
+  callerOf: (socket: number) => {
+    const kernel = currentKernel();
+    return kernel.callerOf(kernel.agentOf(currentProcess()), socket);
+  },
+  isAnswered: () => {
+    const kernel = currentKernel();
+    return kernel.isAnswered(kernel.agentOf(currentProcess()));
+  },
   isLocal: () => true,
   trimMemory: () => true,
 } satisfies Partial<NativeModule>;

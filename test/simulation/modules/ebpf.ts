@@ -10,6 +10,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
   const owner = currentProcess();
   const { machine } = owner;
   const version = kernel.versionOf(owner);
+  const agent = kernel.agentOf(owner);
   const pass = (longestMs = 0): Promise<void> =>
     new Promise((resolve) => {
       const ms = machine.latencyMs() + machine.scheduler.random() * longestMs;
@@ -40,11 +41,12 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       await pass();
       machine.addresses.add(target?.listenIp ?? '');
       kernel.exempt = new Set([...kernel.exempt, ...wantedExempt()]);
+      kernel.join(agent, version);
     },
     install: async (port) => {
       await pass(kernel.longestInstallMs);
       const before = kernel.isRedirected ? kernel.port : target?.listenPort;
-      kernel.install(port ?? before ?? 0, version, wantedExempt());
+      kernel.install(agent, port ?? before ?? 0, version, wantedExempt());
       kernel.onInstalled(owner);
       await pass();
       return status(['installed']);

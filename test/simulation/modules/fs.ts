@@ -7,6 +7,11 @@ export function closeSync(descriptor: number): void {
   currentProcess().close(descriptor);
 }
 
+/** Only files that processes share are removed by the code of a simulated machine. */
+export function rmSync(path: string): void {
+  currentProcess().machine.shared.remove(path);
+}
+
 export interface StatOptions {
   readonly bigint?: boolean;
 }

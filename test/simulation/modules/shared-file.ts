@@ -13,10 +13,6 @@ export function readShared(path: string): JsonRecord | undefined {
   return text === undefined ? undefined : (JSON.parse(text) as JsonRecord);
 }
 
-export function removeShared(path: string): void {
-  currentProcess().machine.shared.remove(path);
-}
-
 export function watchShared(path: string, onChange: () => void): Disposable {
   const owner = currentProcess();
   const stop = owner.machine.shared.watch(path, () => owner.soon('file change', onChange));

@@ -15,6 +15,20 @@ export const faults: readonly Fault[] = [
     ],
   },
   {
+    name: 'an-agent-that-leaves-gives-the-redirect-with-its-own-programs',
+    edits: [
+      {
+        file: 'slots.ts',
+        from: 'return target === undefined ? other.port : undefined;',
+        to: 'return isOthers ? undefined : other.port;',
+      },
+    ],
+  },
+  {
+    name: 'nobody-looks-for-an-agent-that-leaves',
+    edits: [{ file: 'slots.ts', from: 'return watchShared(', to: 'return void (' }],
+  },
+  {
     name: 'nobody-takes-the-redirect-of-an-agent-that-has-ended',
     edits: [
       { file: 'slots.ts', from: 'isOthers && other.isHeld && !own.listens ?', to: 'isOthers ?' },

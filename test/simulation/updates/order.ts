@@ -122,7 +122,7 @@ class Order {
 
   #start(defect?: Defect): Pod {
     const world = this.#world;
-    const version = this.#chance.pick([1, 1, 2]);
+    const version = this.#chance.pick([1, 1, 2, 3, 3]);
     const pod = new Pod(world, `pod${(this.#made += 1)}`, version, defect);
     world.machine.files.make(`/${pod.name}`, { number: 0, name: 'the kubelet' }, 0o755);
     world.kernel.addPod(pod.name, '');

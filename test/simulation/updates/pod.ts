@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../../src/base/time/clock.ts';
 import type { Logger } from '../../../src/base/logger.ts';
+import type { Attestation, Peer } from '../../../src/redirect/redirect.ts';
 import { agentIp } from '../kernel.ts';
 import { createServer } from '../modules/net.ts';
 import { clockOf } from '../clock.ts';
@@ -111,6 +112,8 @@ export class Container {
   stop: () => void = () => undefined;
   /** Of an agent that listens: at which port, and whether it could answer with a token. */
   listening: () => Listening | undefined = notListening;
+  /** Of an agent: who opened a connection that it has accepted. */
+  attest: (peer: Peer) => Attestation | undefined = attestsNobody;
   #restarts = 0;
   #crashes = 0;
   #isCrash = false;
@@ -167,6 +170,7 @@ export class Container {
       this.isRunning = false;
       this.problem = notRunning;
       this.listening = notListening;
+      this.attest = attestsNobody;
       this.stop = () => undefined;
       this.#tell('has ended');
       if (!this.#pod.isEnding) this.#restart();
@@ -207,6 +211,7 @@ interface Listening {
   readonly hasSynced: boolean;
 }
 
+const attestsNobody = (): Attestation | undefined => undefined;
 const notListening = (): Listening | undefined => undefined;
 
 function setUp({ world, name }: Pod, process: Process, redirect: 'ebpf' | 'pinned') {
@@ -274,6 +279,7 @@ async function runAgent(pod: Pod, container: Container, process: Process, stop: 
       }),
   };
   container.listening = () => (server.listening ? { port: listener.port, hasSynced } : undefined);
+  container.attest = (peer) => process.enter(() => kernel.attest(peer));
   const isReady = (): boolean => hasSynced && kernel.problem() === undefined;
   const turn = await code.listenInTurn(listener, { ...setup, kernel, isReady });
   followPort = () => turn.followPort();

@@ -15,6 +15,8 @@ const restMs = 12_000;
 /** Until the younger of two agents that listen has the redirect: a look, turns and an installation. */
 const moveMs = 3_000;
 const ports = [2_579, 2_580] as const;
+/** A pod that connects to the metadata address after every event. */
+const caller = { uid: 'caller', ip: '10.0.0.9', port: 40_000 } as const;
 
 export class World {
   readonly code: WholeCode;
@@ -48,6 +50,9 @@ export class World {
     this.kernel.longestInstallMs = 1_000;
     this.kernel.versionOf = ({ name }) =>
       this.everyPod.find((pod) => name.startsWith(`${pod.name}/`))?.version ?? 0;
+    this.kernel.layoutOf = (version) => (version === 3 ? 2 : 1);
+    this.kernel.agentOf = ({ name }) => name.split('/')[0] ?? '';
+    this.kernel.addPod(caller.uid, caller.ip, false);
     this.kernel.onInstalled = ({ name }) => {
       this.tell(`${name} installs the redirect to ${this.kernel.port}`);
       const calmMs = this.nowMs - Math.max(this.#changedMs, this.#disturbedMs);
@@ -112,6 +117,7 @@ export class World {
     for (const pod of this.pods) pod.noteReadiness();
     this.#checkAnswers();
     this.#checkWhoAnswers();
+    this.#checkCaller();
     for (const { name, unreadyMs, problem } of this.isGentle ? this.pods : []) {
       if (unreadyMs > 2_000 && unreadyMs < Infinity)
         this.fail(`${name} is no longer ready, though nothing was done to it: ${problem ?? ''}`);
@@ -143,6 +149,22 @@ export class World {
     if (sinceDisturbedMs > recoveryMs) {
       this.fail(`nobody answers, the last disturbance was ${Math.round(sinceDisturbedMs)} ms ago`);
     }
+  }
+
+  /** Who accepts a new connection can read its record, or a disturbance excuses a 503, and nothing a 403. */
+  #checkCaller(): void {
+    if (!this.isAnswered) return;
+    const { uid, ip, port } = caller;
+    const to = this.kernel.route(uid, ip, port);
+    const who = this.everyPod.find(({ containers }) => containers.agent.listening()?.port === to);
+    const socket = this.kernel.descriptorOf(`${ip}:${port}`);
+    const found = who?.containers.agent.attest({ socket, remoteIp: ip });
+    this.kernel.forget(ip, port);
+    if (who === undefined || found === undefined || found.kind === 'attested') return;
+    const isFinal = found.kind === 'unattested' && found.retryWhy === undefined;
+    if (isFinal) this.fail(`${who.name} answers a right pod with 403`);
+    if (this.isGentle || (this.sinceDisturbedMs > recoveryMs && this.isCalm))
+      this.fail(`${who.name} cannot read a record: ${JSON.stringify(found)}`);
   }
 
   /** One that is not ready answers only while nobody is. */

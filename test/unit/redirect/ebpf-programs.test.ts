@@ -241,7 +241,8 @@ describe('the programs', () => {
       writeFileSync(join(folder, 'next_program_getsockopt'), 'left by a crash');
       joinPinned({ ...wanted(), agent: next });
       assert.deepEqual(calls, ['load', `attach nmi_getsockopt to ${next.path}`]);
-      assert.deepEqual(state.pins, {}, 'maps of its own');
+      assert.deepEqual(state.pins, { counters: join(folder, 'next_counters') }, 'maps of its own');
+      assert.deepEqual(state.unrecordedAtNs, [2n ** 62n], 'no record there means to try again');
       assert.deepEqual(
         readdirSync(folder).toSorted(),
         [...pins, `link_getsockopt_${next.id}`].toSorted(),
@@ -253,10 +254,14 @@ describe('the programs', () => {
     });
 
     it('shares no map with programs of another layout', () => {
-      const { change } = openInstalled();
+      const { change, state } = openInstalled();
       const before = readFileSync(join(folder, 'callers'));
       change(join(folder, 'settings'), { value: otherLayout });
+      const startNs = process.hrtime.bigint();
       const [first] = installPrograms(wanted());
+      const [left, begun] = state.unrecordedAtNs;
+      assert.equal(left, 2n ** 62n, 'for agents that read the maps left behind');
+      assert.ok(begun !== undefined && begun >= startNs && begun <= process.hrtime.bigint());
       assert.equal(first, 'maps of another layout left behind');
       assert.notDeepEqual(readFileSync(join(folder, 'callers')), before);
     });

@@ -211,27 +211,6 @@ describe('the caller of an accepted socket', { skip }, () => {
     assert.match(await startAgent(container, listenPort + 2), / no-answer$/);
   });
 
-  it('is answered beside programs of another layout, and known once the redirect has this one', async () => {
-    const of = (path: string) => ({ path, id: cgroupIdOf(path) ?? 0n });
-    const object = readPrograms();
-    const redirect = { ownCgroup: testBed.tree.make('kubepods/burstable/podother') };
-    installPrograms({
-      pinFolder: testBed.pinFolder,
-      object,
-      settings: settingsOf(object, defaultTarget, listenPort).fill(99, 0, 1),
-      cgroup: of(join(testBed.tree.path, 'kubepods')),
-      agent: of(agentPod),
-      exempt: [],
-    });
-    await testBed.redirect(redirect).prepare();
-    const container = testBed.tree.make('kubepods/burstable/podother/c1');
-    assert.equal(await startAgent(container), listening);
-    assert.match(await pod.send(dial), /^no-record 0 /);
-    await testBed.redirect(redirect).install();
-    assert.match(await pod.send(dial), attestedAs(pod));
-    await testBed.redirect({ ownCgroup: agentPod }).install();
-  });
-
   it('is answered to an agent outside the cgroup of pods', async () => {
     const service = testBed.tree.make('system.slice/agent.service');
     const redirect = testBed.redirect({ ownCgroup: service });
@@ -240,6 +219,44 @@ describe('the caller of an accepted socket', { skip }, () => {
     assert.match(await pod.send(dial), attestedAs(pod));
     const other = testBed.tree.make('system.slice/other.service');
     assert.match(await startAgent(other), / no-answer$/);
+    await testBed.redirect({ ownCgroup: agentPod }).install();
+  });
+
+  /** As a release whose maps have another layout does it. */
+  function installOtherLayout(agent: string): void {
+    const of = (path: string) => ({ path, id: cgroupIdOf(path) ?? 0n });
+    const object = readPrograms();
+    installPrograms({
+      pinFolder: testBed.pinFolder,
+      object,
+      settings: settingsOf(object, defaultTarget, listenPort).fill(99, 0, 1),
+      cgroup: of(join(testBed.tree.path, 'kubepods')),
+      agent: of(agent),
+      exempt: [cgroupIdOf(agentPod) ?? 0n],
+    });
+  }
+
+  it('is never final for an agent whose maps another layout has left, nor just after', async () => {
+    const unseen = testBed.client(testBed.podB, '/system/unseen');
+    await startAgent(inAgentPod('c1'));
+    assert.match(await pod.send(dial), attestedAs(pod));
+    assert.match(await unseen.send(dial), /^no-record 0 /);
+    installOtherLayout(testBed.tree.make('kubepods/burstable/podnewer'));
+    assert.match(await pod.send(dial), /^no-room 0 /);
+    await testBed.redirect({ ownCgroup: agentPod }).install();
+    assert.match(await pod.send(dial), attestedAs(pod));
+    assert.match(await unseen.send(dial), /^no-room 0 /);
+  });
+
+  it('is answered beside programs of another layout, and known once the redirect has this one', async () => {
+    const redirect = { ownCgroup: testBed.tree.make('kubepods/burstable/podother') };
+    installOtherLayout(agentPod);
+    await testBed.redirect(redirect).prepare();
+    const container = testBed.tree.make('kubepods/burstable/podother/c1');
+    assert.equal(await startAgent(container), '65532 0000000000000000 1 listening no-room 0');
+    assert.match(await pod.send(dial), /^no-room 0 /);
+    await testBed.redirect(redirect).install();
+    assert.match(await pod.send(dial), attestedAs(pod));
     await testBed.redirect({ ownCgroup: agentPod }).install();
   });
 });

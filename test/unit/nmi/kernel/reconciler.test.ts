@@ -103,6 +103,9 @@ async function openBeside(initial: RedirectStatus, more: Partial<ReconcilerOptio
     other: { port: otherPort, listens: true, order: 1, isHeld: true } as Neighbor | undefined,
     looks: 0,
     statuses: 0,
+    hasLeft: false,
+    /** Calls back as after a change of the other agent's file. */
+    onChange: undefined as (() => void) | undefined,
     /** Checks that run. */
     turns: 0,
   };
@@ -114,6 +117,11 @@ async function openBeside(initial: RedirectStatus, more: Partial<ReconcilerOptio
     other: () => {
       agents.looks++;
       return agents.other;
+    },
+    leave: () => void (agents.hasLeft = true),
+    watch: (onChange: () => void) => {
+      agents.onChange = onChange;
+      return { [Symbol.dispose]: () => void (agents.onChange = undefined) };
     },
     turn: async () => {
       agents.turns++;
@@ -462,18 +470,35 @@ describe('the reconciler of the redirect beside another agent', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('gives the redirect away while its own agent does not listen', async () => {
-    const { keeper, testBed, pass, own, lines } = await openBeside(activeAt(ownPort));
+  it('lets the other one take the redirect while its own agent does not listen', async () => {
+    const { keeper, testBed, pass, own } = await openBeside(activeAt(ownPort));
     own({ listens: true });
     await keeper.start();
     own({ listens: false });
     await pass(250);
     await pass(0);
-    assert.deepEqual(testBed.now, activeAt(otherPort));
-    assert.equal(lines.at(-1), 'info redirect points at another agent now');
-    await pass(10_000);
-    assert.deepEqual([testBed.installs, keeper.isOwner], [1, false]);
+    assert.deepEqual([testBed.installs, keeper.isOwner], [0, false]);
     await keeper[Symbol.asyncDispose]();
+  });
+
+  it('takes the redirect of one that leaves, at once', async () => {
+    const { keeper, testBed, agents, pass, own, other } = await openBeside(activeAt(otherPort));
+    own({ listens: true, order: 1 });
+    agents.other = undefined;
+    testBed.now = activeAt(ownPort);
+    await keeper.start();
+    await pass(3_000);
+    agents.other = { port: otherPort, listens: true, order: 2, isHeld: true };
+    testBed.now = activeAt(otherPort);
+    agents.onChange?.();
+    await pass(0);
+    assert.deepEqual([testBed.installs, keeper.isOwner], [0, false]);
+    other({ order: -2 });
+    agents.onChange?.();
+    await pass(0);
+    assert.deepEqual([testBed.now, keeper.isOwner], [activeAt(ownPort), true]);
+    await keeper[Symbol.asyncDispose]();
+    assert.equal(agents.onChange, undefined);
   });
 
   it('takes the redirect when the process of the other one is gone', async () => {
@@ -574,47 +599,64 @@ describe('the reconciler of the redirect beside another agent', () => {
 
   describe('when its process ends', () => {
     const cases = [
-      ['gives the redirect to the other one', true, {}, activeAt(otherPort)],
-      [
-        'keeps it where the other one takes no connections',
-        false,
-        { listens: false },
-        activeAt(ownPort),
-      ],
-      [
-        'keeps it where nobody maintains it for the other one',
-        false,
-        { isHeld: false },
-        activeAt(ownPort),
-      ],
+      ['takes no connections', { listens: false }],
+      ['has no process that maintains it', { isHeld: false }],
+      ['leaves, too', { order: -1 }],
     ] as const;
-    for (const [what, isGiven, change, left] of cases) {
-      it(what, async () => {
+    for (const [what, change] of cases) {
+      it(`keeps the redirect where the other one ${what}`, async () => {
         const { keeper, testBed, pass, own, other, clock } = await openBeside(activeAt(ownPort));
         own({ listens: true });
         other(change);
         await keeper.start();
-        assert.equal(await keeper.leave(), isGiven);
-        assert.deepEqual(testBed.now, left);
+        assert.equal(await keeper.leave(), false);
+        assert.deepEqual([testBed.now, testBed.installs], [activeAt(ownPort), 0]);
         const { reads } = testBed;
         await pass(60_000);
-        assert.deepEqual([testBed.now, testBed.reads], [left, reads], 'these were the last checks');
+        assert.equal(testBed.reads, reads, 'these were the last checks');
         await keeper[Symbol.asyncDispose]();
         assert.deepEqual(clock.armed, []);
       });
     }
 
-    it('tries again a few times', async () => {
-      const { keeper, testBed, own } = await openBeside(activeAt(ownPort));
+    it('says so, and waits until the other one has taken the redirect', async () => {
+      const { keeper, testBed, agents, pass, own } = await openBeside(activeAt(ownPort));
       own({ listens: true });
       await keeper.start();
-      testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
-      assert.equal(await keeper.leave(), false);
-      assert.equal(testBed.installs, 3);
-      testBed.installError = undefined;
-      assert.equal(await keeper.leave(), true);
+      const leaving = keeper.leave();
+      for (let round = 0; round < 5; round++) await pass(100);
+      assert.equal(agents.hasLeft, true);
+      testBed.now = activeAt(otherPort);
+      await pass(100);
+      assert.equal(await leaving, true);
+      assert.equal(testBed.installs, 0);
       await keeper[Symbol.asyncDispose]();
     });
+
+    for (const [what, installError, isGiven] of [
+      ['gives it to one that does not take it', undefined, true],
+      ['reports that it cannot', new RedirectError('BUSY', 'restore', 'the lock is held'), false],
+    ] as const) {
+      it(what, async () => {
+        const { keeper, testBed, pass, own, lines } = await openBeside(activeAt(ownPort));
+        own({ listens: true });
+        await keeper.start();
+        testBed.installError = installError;
+        const leaving = keeper.leave();
+        for (let passedMs = 0; passedMs <= 5_000; passedMs += 100) {
+          assert.equal(testBed.installs, 0, `after ${passedMs} ms`);
+          await pass(100);
+        }
+        await pass(100);
+        assert.equal(await leaving, isGiven);
+        assert.deepEqual(testBed.now, activeAt(isGiven ? otherPort : ownPort));
+        assert.equal(
+          lines.includes('warn failed to leave the redirect to the other agent'),
+          !isGiven,
+        );
+        await keeper[Symbol.asyncDispose]();
+      });
+    }
 
     it('has given nothing away without a slot', async () => {
       const { keeper, testBed } = open(active);

@@ -32,7 +32,7 @@ describe('the port that an agent maintains the redirect for', () => {
     ['yes yes yes *     yes', 'own'],
     ['yes yes yes own   no ', 'own'],
     ['yes yes yes none  no ', 'own'],
-    ['no  yes yes own   *  ', 'other'],
+    ['no  yes yes own   *  ', 'none'],
     ['no  yes yes none  *  ', 'other'],
     ['yes yes yes other no ', 'none'],
     ['no  yes yes other *  ', 'none'],
@@ -136,6 +136,21 @@ describe('the slots of the agents of a node', () => {
   }
 
   const orderAndPort = (slot: Slot) => [slot.own().order, slot.port - firstPort];
+
+  it('make one that leaves older than the other, until it starts again', async () => {
+    const first = await take('one');
+    const second = await take('two');
+    let changes = 0;
+    using _ = first.watch(() => (changes += 1));
+    second.leave();
+    assert.deepEqual([first.other()?.order, second.own().order], [-2, -2]);
+    await eventually(() => assert.ok(changes > 0));
+    second[Symbol.dispose]();
+    assert.deepEqual(orderAndPort(await take('two')), [2, 1]);
+    first.leave();
+    first[Symbol.dispose]();
+    assert.deepEqual(orderAndPort(await take('three')), [3, 0]);
+  });
 
   it('are two, in the order of their agents, and a third agent waits for one', async () => {
     const first = await take('one');
