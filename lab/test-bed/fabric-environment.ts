@@ -58,11 +58,15 @@ export async function openFabricEnvironment(
   const [program, ...leading] = agentCommand;
   /** Of its latest start. */
   let agentCgroup: string | undefined;
-  const openAgent = (adminPort: number, through: readonly string[] = []): AgentProcess =>
+  const openAgent = (
+    adminPort: number,
+    through: readonly string[] = [],
+    executable = program,
+  ): AgentProcess =>
     new AgentProcess({
       adminUrl: `http://${nodeIp}:${adminPort}`,
       spawn: (flags) => {
-        const own = [...through, program, ...leading, ...flags];
+        const own = [...through, executable, ...leading, ...flags];
         agentCgroup = cgroups?.addPod(agentUid);
         const words = agentCgroup === undefined ? own : inCgroup(agentCgroup, own);
         const [first = program, ...rest] = words;

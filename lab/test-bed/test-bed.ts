@@ -61,8 +61,9 @@ export interface Environment extends Services {
   /**
    * Another agent on the same node, its probes on a port of their own, started through a program
    * that takes others. Namespaces only.
+   * @param program where that finds the executable; default: as in {@link agentCommand}.
    */
-  openAgent(adminPort: number, through?: readonly string[]): AgentProcess;
+  openAgent(adminPort: number, through?: readonly string[], program?: string): AgentProcess;
   /** A client in a pod's network and in no cgroup of a pod. Namespaces only. */
   openOutsider(pod: string): Promise<PodClient>;
   /**

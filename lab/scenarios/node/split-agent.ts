@@ -3,6 +3,7 @@
  * unprivileged user on a read-only root.
  */
 import { randomBytes } from 'node:crypto';
+import { dirname, join } from 'node:path';
 import { inCgroup } from '../../fabric/cgroups.ts';
 import { withoutBpf } from '../../fabric/without-bpf.ts';
 import type { AgentProcess } from '../../test-bed/agent-process.ts';
@@ -29,9 +30,11 @@ export async function openKernelSide(
   return testBed.environment.openAgent(
     kernelPort,
     await inContainer(testBed, uid, [
+      ...withImage(testBed),
       ...['setpriv', '--pdeathsig', 'KILL', `--bounding-set=${set}`, '--inh-caps=-all'],
       ...['--no-new-privs', '--', 'env', `NMI_POD_UID=${uid}`, ...variables],
     ]),
+    executablePath(testBed),
   );
 }
 
@@ -45,21 +48,16 @@ export async function openServingSide(
   return testBed.environment.openAgent(
     servingPort,
     await inContainer(testBed, uid, [
-      ...[
-        withoutBpf,
-        'unshare',
-        '--mount',
-        '--',
-        'sh',
-        '-c',
-        'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@"',
-        // The folder that both containers share.
-        shared,
-      ],
+      withoutBpf,
+      ...withImage(testBed),
+      ...['sh', '-c', 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@"'],
+      // The folder that both containers share.
+      shared,
       ...['setpriv', '--pdeathsig', 'KILL', `--reuid=${nobody}`, `--regid=${nobody}`],
       ...['--clear-groups', '--bounding-set=-all', '--inh-caps=-all', '--no-new-privs', '--'],
       ...['env', ...variables],
     ]),
+    executablePath(testBed),
   );
 }
 
@@ -77,6 +75,20 @@ export function servingFlags(testBed: TestBed): readonly string[] {
     ...['--redirect=pinned', '--ipt-update-interval-sec=1'],
     ...[`--http-probe-port=${servingPort}`, `--prometheus-port=${servingPort}`],
   ];
+}
+
+/**
+ * The executable in the lab's folder, for the processes of this container alone: neither another user nor root without
+ * CAP_DAC_OVERRIDE can reach it where it was built, if that is below a home of mode 700.
+ */
+function withImage(testBed: TestBed): readonly string[] {
+  const [built] = testBed.environment.agentCommand;
+  const mount = ': >> "$1" && mount --bind "$0" "$1" && shift && exec "$@"';
+  return ['unshare', '--mount', '--', 'sh', '-c', mount, built, executablePath(testBed)];
+}
+
+function executablePath(testBed: TestBed): string {
+  return join(dirname(variableOf(testBed, 'KUBECONFIG')), 'nmi');
 }
 
 /**

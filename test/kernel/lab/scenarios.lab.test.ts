@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
+import { chownSync, mkdirSync, mkdtempDisposableSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { scenarios } from '../../../lab/scenarios/all.ts';
+import { labCommand } from '../../../lab/fabric/lab-command.ts';
 import { isWithin, sizeOfThisRun } from '../../runner/kinds.ts';
 import { whyNoEbpf } from './support/ebpf-skip.ts';
 import { holdScenarios, isInOrdinaryRun, openExecutableLab } from './support/executable-lab.ts';
@@ -26,6 +30,27 @@ describe('the executable in the lab', () => {
     assert.ok(chosen.length > 30);
     await holdScenarios(t, lab, { redirect: 'iptables' }, chosen);
   });
+
+  test(
+    'agents of other users run from a repository below a home of mode 700',
+    { skip: fabricSkip },
+    async (t) => {
+      using home = mkdtempDisposableSync(join(tmpdir(), 'nmi-test-home-'));
+      const repository = join(import.meta.dirname, '../../..');
+      const clone = join(home.path, 'clone');
+      mkdirSync(clone);
+      // The home of somebody else, whose repository root runs.
+      chownSync(home.path, 1_000, 1_000);
+      assert.equal(statSync(home.path).mode & 0o777, 0o700);
+      const [node] = labCommand;
+      const mount = 'mount --bind "$0" "$1" && shift && exec "$@"';
+      using below = await openExecutableLab([
+        ...(['unshare', '--mount', '--', 'sh', '-c', mount, repository, clone] as const),
+        ...[node, join(clone, 'lab/main.ts')],
+      ]);
+      await holdScenarios(t, below, { redirect: 'iptables' }, ['privilege-split']);
+    },
+  );
 
   /** Each run of all scenarios has five. */
   const redirectsOfNewNodes = [

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 
 import { freshExecutable } from '../../../../scripts/build.ts';
-import { labCommand } from '../../../../lab/fabric/lab-command.ts';
+import { labCommand, type Command } from '../../../../lab/fabric/lab-command.ts';
 import { listFabricNamespaces } from '../../../../lab/fabric/namespaces.ts';
 import type { LabResult } from '../../../../lab/test-bed/scenario.ts';
 import { isWithin, sizeOfThisRun } from '../../../runner/kinds.ts';
@@ -49,9 +49,10 @@ export interface ExecutableLab extends Disposable {
   run(...args: readonly string[]): Promise<LabRun>;
 }
 
-export async function openExecutableLab(): Promise<ExecutableLab> {
+/** @param command starts the lab. */
+export async function openExecutableLab(command: Command = labCommand): Promise<ExecutableLab> {
   await freshExecutable();
-  const [program, ...leading] = labCommand;
+  const [program, ...leading] = command;
   const folder = mkdtempSync(join(tmpdir(), 'nmi-lab-test-'));
   // An unprivileged agent must have access to the files of the lab.
   chmodSync(folder, 0o711);
