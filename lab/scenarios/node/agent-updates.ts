@@ -1,6 +1,7 @@
 /**
  * A pod of the agent is replaced by the next one, which runs beside it until it is ready, while pods send requests;
- * and either container is killed. `NMI_LAB_UPDATES` sets the number of updates and of kills.
+ * and either container is killed. `NMI_LAB_UPDATES` sets the number of updates and of kills. With the path of an
+ * executable of another release in `NMI_LAB_OTHER_RELEASE`, half of the pods have that.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -24,6 +25,8 @@ import {
 
 const givenUpdates = Number(process.env['NMI_LAB_UPDATES']);
 const updates = givenUpdates > 0 ? givenUpdates : 4;
+const otherRelease = process.env['NMI_LAB_OTHER_RELEASE'];
+const mostUndoneMs = 6_000;
 /** In turn, while the old pod stops. */
 const faults = [{ delayMs: 300 }, { closed: true }, {}] as const;
 /** Several checks of the redirect. */
@@ -73,7 +76,7 @@ const updated: Scenario = {
         await testBed.imds.setFaults({});
       } else {
         const watch = watchReadiness(pod);
-        await delay(kind === 'undone' ? Math.random() * 2_500 : neverReadyMs);
+        await delay(kind === 'undone' ? Math.random() * mostUndoneMs : neverReadyMs);
         await stopPod(next);
         await delay(300);
         assert.deepEqual(await watch.stop(), [], `the pod before was not ready: ${kind}`);
@@ -177,11 +180,13 @@ async function openFleet(testBed: TestBed): Promise<Fleet> {
       const name = `pod-${(made += 1)}`;
       const uid = randomUUID();
       const variables = await variablesOf(testBed, name);
+      // Each kind of update follows each release, and each brings each.
+      const built = made % 3 === 0 ? otherRelease : undefined;
       const kernel = agents.use(
-        await openKernelSide(testBed, uid, kernelRights(testBed), variables),
+        await openKernelSide(testBed, uid, kernelRights(testBed), variables, built),
       );
       kernel.launch(kernelFlags(testBed));
-      const serving = agents.use(await openServingSide(testBed, uid, variables));
+      const serving = agents.use(await openServingSide(testBed, uid, variables, built));
       // Nobody answers at that port: its watches never list anything.
       const silent = ['--kubeconfig', await silentKubeconfig(testBed)];
       serving.launch([...servingFlags(testBed), ...(kind === 'never ready' ? silent : [])]);

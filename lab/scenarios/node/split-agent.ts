@@ -25,12 +25,13 @@ export async function openKernelSide(
   uid: string,
   rights: readonly string[],
   variables: readonly string[] = [],
+  built?: string,
 ): Promise<AgentProcess> {
   const set = ['-all', ...rights.map((right) => `+${right}`)].join(',');
   return testBed.environment.openAgent(
     kernelPort,
     await inContainer(testBed, uid, [
-      ...withImage(testBed),
+      ...withImage(testBed, built),
       ...['setpriv', '--pdeathsig', 'KILL', `--bounding-set=${set}`, '--inh-caps=-all'],
       ...['--no-new-privs', '--', 'env', `NMI_POD_UID=${uid}`, ...variables],
     ]),
@@ -42,6 +43,7 @@ export async function openServingSide(
   testBed: TestBed,
   uid: string,
   variables: readonly string[] = [],
+  built?: string,
 ): Promise<AgentProcess> {
   const given = variables.find((each) => each.startsWith('NMI_SHARED_FOLDER='))?.split('=')[1];
   const shared = given ?? variableOf(testBed, 'NMI_SHARED_FOLDER');
@@ -49,7 +51,7 @@ export async function openServingSide(
     servingPort,
     await inContainer(testBed, uid, [
       withoutBpf,
-      ...withImage(testBed),
+      ...withImage(testBed, built),
       ...['sh', '-c', 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@"'],
       // The folder that both containers share.
       shared,
@@ -81,8 +83,10 @@ export function servingFlags(testBed: TestBed): readonly string[] {
  * The executable in the lab's folder, for the processes of this container alone: neither another user nor root without
  * CAP_DAC_OVERRIDE can reach it where it was built, if that is below a home of mode 700.
  */
-function withImage(testBed: TestBed): readonly string[] {
-  const [built] = testBed.environment.agentCommand;
+function withImage(
+  testBed: TestBed,
+  built = testBed.environment.agentCommand[0],
+): readonly string[] {
   const mount = ': >> "$1" && mount --bind "$0" "$1" && shift && exec "$@"';
   return ['unshare', '--mount', '--', 'sh', '-c', mount, built, executablePath(testBed)];
 }
