@@ -4,9 +4,10 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { clientContainer } from '../support/client-pods.ts';
 import { eventuallyByProcess } from '../support/machine.ts';
-import { installChart, untilRolledOut } from '../support/install.ts';
+import { applyChart, installChart, untilRolledOut } from '../support/install.ts';
 import {
   assertClosed,
   describeLoad,
@@ -112,6 +113,17 @@ describe('an update from the commit before', { skip }, () => {
       back,
     ]) {
       const report = await during(t, way);
+      assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
+    }
+  });
+
+  it('refuses no request where an update to another layout is undone at any moment', async (t) => {
+    for (let undone = 0; undone < 12; undone += 1) {
+      const report = await during(t, async () => {
+        await applyChart(node, { redirect: 'ebpf' });
+        await delay(Math.random() * 6_000);
+        await back();
+      });
       assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
     }
   });

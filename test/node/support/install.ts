@@ -14,11 +14,17 @@ const chart = join(repositoryRoot, 'deploy/chart');
 const entraCa = 'entra-ca';
 const entraFolder = '/etc/entra';
 
+/** As {@link applyChart}, until the agent runs. */
+export async function installChart(...words: Parameters<typeof applyChart>): Promise<void> {
+  await applyChart(...words);
+  await untilRolledOut(words[0]);
+}
+
 /**
  * By the chart, with identities federated with the cluster; `nmi` are the chart's values for it.
  * @param from folder of the chart.
  */
-export async function installChart(
+export async function applyChart(
   node: TestNode,
   nmi: Readonly<Record<string, unknown>>,
   more: Readonly<Record<string, unknown>> = {},
@@ -44,7 +50,6 @@ export async function installChart(
   };
   const words = ['upgrade', '--install', 'nmi', from, inNamespace, '--values=-'];
   await node.helm(words, { input: JSON.stringify(values) });
-  await untilRolledOut(node);
 }
 
 /** Fails with the log of the agent. */
