@@ -233,6 +233,7 @@ function openSources(given: WorldGiven, clock: HandClock, demand: IdentitiesInUs
   };
   const budget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 100, ...given.budget };
   const broker = new TokenBroker({
+    breakMs: 0,
     imds: { source: { fetch }, budget },
     entra: { source: { fetch }, budget },
     demand,

@@ -89,8 +89,8 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   state.pods.onChange((uids) => clients.forget(uids.filter((uid) => !state.pods.byUid(uid))));
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
   if (events !== undefined) {
-    const jitterMs = tuning.identityEventJitterMs;
-    starting.use(telemetry.writeEvents({ events, node: config.node, jitterMs }));
+    const { identityEventJitterMs: jitterMs, identityBreakMs: breakMs } = tuning;
+    starting.use(telemetry.writeEvents({ events, node: config.node, jitterMs, breakMs }));
   }
   const uses = new ResourceUses(clock);
   if (audit !== undefined) telemetry.add(audit.renderer(state, uses));

@@ -10,6 +10,7 @@ import { before, it } from 'node:test';
 import { asRecord } from '../../src/base/json-value.ts';
 import { createLogger } from '../../src/base/logger.ts';
 import { systemClock } from '../../src/base/time/clock.ts';
+import { refusals } from '../../src/nmi/base/answers.ts';
 import { startAgent } from '../../src/nmi/agent.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 import { freePort } from '../../lab/fabric/free-ports.ts';
@@ -40,7 +41,7 @@ const custom = '/apis/aadpodidentity.k8s.io/v1/namespaces/default';
 /** Half of it is left when the first refresh fails: several times as long as the plugin takes on a busy machine. */
 const lifeMs = 30_000;
 /** Each takes some 35 s; `test/unit/nmi/refused-identities.test.ts` has all of them in every run. */
-const usual = new Set(['secret-expired', 'binding-elsewhere', 'not-assigned']);
+const usual = new Set(['secret-expired', 'binding-elsewhere', 'not-assigned', 'entra-resets']);
 const isLong = isWithin('long', sizeOfThisRun());
 const rows = refusedIdentities.filter(({ name }) => isLong || usual.has(name));
 
@@ -176,7 +177,12 @@ describeOnNewestVersion('an identity that its source begins to refuse', (cluster
       log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
       stdout: () => true,
       environment: {},
-      tuning: { bindingGraceMs: 0, drainTimeoutMs: 1_000, identityEventJitterMs: 0 },
+      tuning: {
+        bindingGraceMs: 0,
+        drainTimeoutMs: 1_000,
+        identityEventJitterMs: 0,
+        identityBreakMs: 0,
+      },
     });
     opening.defer(() => agent.stop());
     const client = opening.use(
@@ -217,7 +223,8 @@ describeOnNewestVersion('an identity that its source begins to refuse', (cluster
       await row.prepare(opened.bed);
       await opened.written();
       await using agent = await run(opened);
-      const gets = `refused 1: gets 400 ${reason}`;
+      const kind = reason === 'upstream_down' ? 'not-ready' : 'refused';
+      const gets = `${kind} 1: gets ${refusals[reason].status} ${reason}`;
       // A server that is not of AKS has no identity bindings, so such an identity never worked.
       if (name !== 'binding-elsewhere') {
         await eventually(async () => {

@@ -7,6 +7,7 @@ import {
   createEntraApplication,
   type EntraApplication,
 } from '../../lab/fakes/entra/applications.ts';
+import type { EntraFaults } from '../../lab/fakes/entra/fake-entra.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
@@ -62,6 +63,12 @@ const changed =
     refuse: ({ entra }) => entra.register({ ...of, ...change(of) }),
     repair: ({ entra }) => entra.register(of),
   });
+
+/** Entra ID, or what is on the way to it, fails for everybody. */
+const failing = (faults: EntraFaults): Deeds => ({
+  refuse: ({ entra }) => entra.setFaults(faults),
+  repair: ({ entra }) => entra.setFaults({}),
+});
 
 const otherTenantId = '7e570000-1ab0-4000-8000-0000000000aa';
 const notFederated = changed(() => ({ federatedCredentials: [] }));
@@ -185,5 +192,41 @@ export const refusedIdentities: readonly RefusedIdentity[] = [
       'a chain whose managed identity is not assigned',
     ),
     () => unassigned,
+  ),
+  application(
+    'secret',
+    row(
+      'entra-resets',
+      'upstream_down',
+      /Entra ID \(127\.0\.0\.1:\d+\) did not answer: the connection was cut.*open 127\.0\.0\.1:\d+ from the nodes/,
+      'connections to Entra ID that are reset',
+    ),
+    () => failing({ reset: true }),
+  ),
+  application(
+    'secret',
+    row(
+      'entra-502',
+      'upstream_down',
+      /answered status 502 without JSON.*open 127\.0\.0\.1:\d+ from the nodes/,
+      'a proxy that answers 502 with a page',
+    ),
+    () => failing({ fail: { status: 502 } }),
+  ),
+  application(
+    'secret',
+    row('disabled', 'identity_refused', /AADSTS7000112/, 'a disabled application'),
+    ({ clientId }) => ({
+      refuse: ({ entra }) => entra.setFaults({ refuse: { code: 7_000_112 } }, clientId),
+      repair: ({ entra }) => entra.setFaults({}, clientId),
+    }),
+  ),
+  application(
+    'secret',
+    row('conditional-access', 'policy_refused', /AADSTS53003/, 'Conditional Access'),
+    ({ clientId }) => ({
+      refuse: ({ entra }) => entra.setFaults({ refuse: { code: 53_003 } }, clientId),
+      repair: ({ entra }) => entra.setFaults({}, clientId),
+    }),
   ),
 ];

@@ -24,6 +24,7 @@ const refusalCodes = [
   'policy_refused',
   'resource_refused',
   'upstream_refused',
+  'upstream_down',
 ] as const satisfies readonly RefusalReason[];
 
 export type SourceRefusalCode = (typeof refusalCodes)[number];
@@ -38,6 +39,8 @@ export interface SourceReport {
   readonly cachedUntil: string | undefined;
   /** One short line. */
   readonly text: string;
+  /** Undefined: nothing more exact than what the code table says. */
+  readonly fix: string | undefined;
 }
 
 /** By the object that they are about. */
@@ -85,9 +88,11 @@ export async function readSourceReports(
 export function sourceReportsOf(events: readonly RawObject[], nowWallMs: number): SourceReports {
   const reports = events.slice(0, maxEvents).flatMap((event) => {
     const report = parseReport(event, nowWallMs);
-    const lastsMs = report?.code.endsWith('_pending') === true ? pendingMs : reportedMs;
-    const isRecent = report !== undefined && report.atWallMs > nowWallMs - lastsMs;
     const { kind, uid } = referenceAt(event, 'involvedObject');
+    const isBrief =
+      report?.code.endsWith('_pending') || (report?.code === 'upstream_down' && kind === 'Pod');
+    const lastsMs = isBrief ? pendingMs : reportedMs;
+    const isRecent = report !== undefined && report.atWallMs > nowWallMs - lastsMs;
     if (!isRecent || (kind !== 'Pod' && kind !== 'AzureIdentity')) return [];
     return [{ key: reportKey(kind, namespaceOf(event), uid), report }];
   });
@@ -102,7 +107,7 @@ function parseReport(event: RawObject, nowWallMs: number): SourceReport | undefi
   const atWallMs = timeOf(event);
   if (Number.isNaN(atWallMs)) return undefined;
   const note = stringAt(event, 'message').slice(0, maxNote);
-  const [text = ''] = note.split(' Fix: ');
+  const [text = '', fix] = note.split(' Fix: ');
   const [, cachedUntil = ''] = cachedPattern.exec(note) ?? [];
   const related = referenceAt(event, 'related');
   return {
@@ -112,6 +117,7 @@ function parseReport(event: RawObject, nowWallMs: number): SourceReport | undefi
     identityUid: related.kind === 'AzureIdentity' ? related.uid : '',
     cachedUntil: Date.parse(cachedUntil) > nowWallMs ? cachedUntil : undefined,
     text: toLine(text.slice(0, maxText)),
+    fix: code === 'upstream_down' && fix !== undefined ? toLine(fix.slice(0, maxText)) : undefined,
   };
 }
 

@@ -53,6 +53,7 @@ export function sourceRefusalOf(
   const finding = createFinding(report.code, {
     object: identity === undefined ? `Pod ${titleOf(pod)}` : `AzureIdentity ${titleOf(identity)}`,
     text: textOf(report),
+    ...(report.fix === undefined ? {} : { fix: report.fix }),
     ...(isMild ? { severity: 'warning' } : {}),
   });
   const { code } = report;
@@ -71,16 +72,13 @@ function isRefusal(report: SourceReport): report is Refusal {
 
 function ends(other: SourceReport, refusal: Refusal): boolean {
   if (other.code !== 'accepted' || other.atWallMs <= refusal.atWallMs) return false;
-  return !isOfScaleSet(refusal) || scaleSetOf(other.node) === scaleSetOf(refusal.node);
+  return !isElsewhere(refusal, other.node);
 }
 
-/** Azure assigns identities to scale sets, so a node of another one may be served. */
-function isOfScaleSet({ code }: Refusal): boolean {
-  return code === 'identity_not_assigned';
-}
-
-function isElsewhere(refusal: Refusal, node: string): boolean {
-  return isOfScaleSet(refusal) && scaleSetOf(refusal.node) !== scaleSetOf(node);
+/** Azure assigns identities to scale sets, and the way to an upstream is that of one node: others may be served. */
+function isElsewhere({ code, node: refused }: Refusal, node: string): boolean {
+  if (code === 'upstream_down') return refused !== node;
+  return code === 'identity_not_assigned' && scaleSetOf(refused) !== scaleSetOf(node);
 }
 
 function textOf({ atWallMs, node, text }: Refusal): string {

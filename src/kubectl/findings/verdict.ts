@@ -57,9 +57,8 @@ export function verdictOf(
   if (refusal !== undefined) {
     const mayBeGranted = differing !== undefined && refusalOf(differing.explanation) === undefined;
     if (mayBeGranted) return { kind: 'unknown', summary: unsure };
-    return refusal.reason.endsWith('_pending')
-      ? notReady(`${gets}: not yet`)
-      : { kind: 'refused', summary: gets };
+    if (refusal.reason.endsWith('_pending')) return notReady(`${gets}: not yet`);
+    return refusal.reason === 'upstream_down' ? notReady(gets) : { kind: 'refused', summary: gets };
   }
   if (refusedBySource !== undefined) {
     const refused = verdictOfSource(refusedBySource);
@@ -85,12 +84,13 @@ export function verdictOf(
 function verdictOfSource({ code, finding, cachedUntil }: SourceRefusal): Verdict | undefined {
   const { severity } = finding;
   const gets = `gets ${refusals[code].status} ${code}`;
+  const kind = code === 'upstream_down' ? 'not-ready' : 'refused';
   if (cachedUntil !== undefined && severity === 'error') {
     const summary = `${gets} for new tokens; cached ones are valid until ${cachedUntil}`;
-    return { kind: 'refused', summary, cachedUntil };
+    return { kind, summary, cachedUntil };
   }
   if (code.endsWith('_pending')) return notReady(`${gets}: not yet`);
-  return severity === 'error' ? { kind: 'refused', summary: gets } : undefined;
+  return severity === 'error' ? { kind, summary: gets } : undefined;
 }
 
 function summaryOf(explanation: PodExplanation): string {

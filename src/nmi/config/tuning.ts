@@ -12,6 +12,8 @@ export const tuning = {
   tokenCacheSize: 20_000,
   /** Agents with a shared identity are refused together, when a Secret is deleted for instance. */
   identityEventJitterMs: 30_000,
+  /** A shorter break of IMDS or Entra ID is told by log and metric alone while cached tokens serve. */
+  identityBreakMs: 30_000,
   /** For one fetch, retries and queueing included. */
   imdsTimeoutMs: 10_000,
   /** For one token, including reading its credential. */

@@ -246,7 +246,7 @@ export const answerCodes = {
   },
   upstream_down: {
     means: 'The metadata service or Entra ID does not answer.',
-    fix: oneMoment,
+    fix: 'SDKs retry. If it lasts, open the address that the answer names from the nodes: firewall, DNS, proxy.',
     check: 'nmi_upstream_requests_total by source; the way from the node to Entra ID.',
   },
   loop_detected: {

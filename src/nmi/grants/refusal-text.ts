@@ -11,7 +11,7 @@ import type { ChoiceRefusal } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
 import { printable, printableList } from '../../base/printable.ts';
 import type { SourceFailure } from '../sources/source.ts';
-import { legsOf } from '../sources/upstream-identity.ts';
+import { legsOf, placesOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /** What is wrong, and what to do about it. Every teller uses these words. */
 export interface Words {
@@ -302,7 +302,7 @@ export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Wor
     case 'upstream_throttled':
       return { text: description };
     case 'upstream_down':
-      return { text: `No token for the moment: ${description}. Retry.` };
+      return { text: `No token for the moment: ${description}. Retry.`, fix: fixOfDown(upstream) };
     default: {
       const owner =
         identity === undefined && upstream.kind !== 'entra'
@@ -311,6 +311,12 @@ export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Wor
       return { text: `${description} (${owner})` };
     }
   }
+}
+
+/** Of an upstream that does not answer. */
+export function fixOfDown(upstream: UpstreamIdentity): string {
+  const places = placesOf(upstream).join(' and ');
+  return `If it lasts, open ${places} from the nodes: firewall, DNS, proxy.`;
 }
 
 function whose(identity: Identity | undefined, pod: Pod): string {

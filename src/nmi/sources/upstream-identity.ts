@@ -1,5 +1,5 @@
-import { assertionOf } from './entra/credentials/kinds.ts';
-import type { EntraIdentity } from './entra/entra-identity.ts';
+import { assertionOf, kindOf } from './entra/credentials/kinds.ts';
+import { hostOf, type EntraIdentity } from './entra/entra-identity.ts';
 import type { NodeIdentity } from './source.ts';
 
 /** The identity that a token is requested for, in the upstream's own terms. */
@@ -8,6 +8,17 @@ export type UpstreamIdentity = NodeIdentity | EntraIdentity;
 /** A short constant word for metrics and logs: `imds`, or the kind of the credential. */
 export function sourceNameOf(identity: UpstreamIdentity): string {
   return identity.kind === 'entra' ? identity.credential.kind : 'imds';
+}
+
+/** What has to answer for its token: hosts with ports, in a chain of each of its identities. */
+export function placesOf(identity: UpstreamIdentity): readonly string[] {
+  return [...new Set(legsOf(identity).map(placeOf))];
+}
+
+function placeOf(identity: UpstreamIdentity): string {
+  if (identity.kind !== 'entra') return 'the metadata address of the node';
+  const { authority, credential } = identity;
+  return kindOf(credential).isExchangedByCluster ? 'the API server' : hostOf(authority);
 }
 
 /**

@@ -1,8 +1,9 @@
 /**
  * Events on an AzureIdentity: the first refusal by its source, also while cached tokens serve, and
  * when it is accepted again. The agents of all nodes write one together (`EventDraft.sharedForMs`),
- * those of a scale set if the identity is not assigned to it. An Event lives for an hour, so a refusal
- * that lasts is written again.
+ * those of a scale set if the identity is not assigned to it, and each its own if IMDS or Entra ID does not
+ * answer, since one node may be cut off. Such a break is written once it lasts, or no token is left. An Event lives
+ * for an hour, so a refusal that lasts is written again.
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { timeText } from '../../base/time/duration.ts';
@@ -11,7 +12,8 @@ import { scaleSetOf } from '../base/scale-set.ts';
 import type { IdentityOwner } from '../grants/identities-in-use.ts';
 import { eventReasonOf, noteOf, type EventDraft } from '../kube/events/event.ts';
 import type { EventSink } from '../kube/events/event-writer.ts';
-import { causeOf, type SourceRefusal } from '../tokens/source-refusals.ts';
+import { fixOfDown } from '../grants/refusal-text.ts';
+import { causeOf, isReported, type SourceRefusal } from '../tokens/source-refusals.ts';
 import { referenceOfIdentity } from './refusal-events.ts';
 
 export interface IdentityEventsOptions {
@@ -22,6 +24,8 @@ export interface IdentityEventsOptions {
   readonly random: () => number;
   /** Most wait before an Event. */
   readonly jitterMs: number;
+  /** A shorter break of an upstream is no Event while cached tokens serve. */
+  readonly breakMs: number;
 }
 
 interface Reported {
@@ -44,6 +48,12 @@ const acceptedReason = 'IdentityAccepted';
 /** The one that was refused longest ago is forgotten first. */
 const maxReported = 2_000;
 
+/** Who writes an Event together, where not all nodes do: by what a reason holds for. */
+const sharers: Readonly<Record<string, (node: string) => string>> = {
+  identity_not_assigned: scaleSetOf,
+  upstream_down: (node) => node,
+};
+
 export class IdentityEvents implements Disposable {
   readonly #options: IdentityEventsOptions;
   /** By uid; ends with the acceptance. */
@@ -55,17 +65,21 @@ export class IdentityEvents implements Disposable {
 
   refused(owner: IdentityOwner, refusal: SourceRefusal, leftMs: () => number | undefined): void {
     const { reason } = refusal.failure;
-    if (owner.kind !== 'AzureIdentity' || causeOf(reason) === 'platform') return;
+    if (owner.kind !== 'AzureIdentity' || reason === 'upstream_throttled') return;
+    const { clock, breakMs } = this.#options;
     const reported = this.#reportedOf(owner);
-    if (reported.waiting?.kind === reason) return;
+    const hadTokens = !reported.refusesPods;
+    reported.refusesPods ||= (leftMs() ?? 0) <= 0;
+    const isWorse = hadTokens && reported.refusesPods && causeOf(reason) === 'platform';
+    if (reported.waiting?.kind === reason && !isWorse) return;
     reported.waiting?.cancel();
     reported.waiting = undefined;
-    const { clock } = this.#options;
-    reported.refusesPods ||= (leftMs() ?? 0) <= 0;
     const isKnown = reported.reason === reason;
     reported.reason = reason;
     if (isKnown && clock.monotonicMs() - reported.writtenAtMs < repeatMs) return;
-    this.#later(reported, reason, () => {
+    const lastedMs = clock.wallMs() - refusal.sinceWallMs;
+    const isTold = isReported(refusal, leftMs() ?? 0, clock.wallMs(), breakMs);
+    this.#later(reported, reason, isTold ? 0 : breakMs - lastedMs, () => {
       const left = leftMs();
       // Deleted meanwhile, or no pod may use it any more.
       if (left === undefined) return void this.#reported.delete(owner.uid);
@@ -88,7 +102,7 @@ export class IdentityEvents implements Disposable {
       this.#reported.delete(uid);
       return;
     }
-    this.#later(reported, acceptedKind, () => {
+    this.#later(reported, acceptedKind, 0, () => {
       this.#reported.delete(uid);
       this.#record(owner, reported.reason, acceptedKind, () => ({
         type: 'Normal',
@@ -122,9 +136,9 @@ export class IdentityEvents implements Disposable {
     return reported;
   }
 
-  #later(reported: Reported, kind: string, work: () => void): void {
+  #later(reported: Reported, kind: string, afterMs: number, work: () => void): void {
     const { clock, random, jitterMs } = this.#options;
-    const cancel = clock.schedule(random() * jitterMs, () => {
+    const cancel = clock.schedule(afterMs + random() * jitterMs, () => {
       reported.waiting = undefined;
       work();
     });
@@ -138,17 +152,18 @@ export class IdentityEvents implements Disposable {
     draft: () => Pick<EventDraft, 'type' | 'reason' | 'note' | 'sharedForMs'>,
   ): boolean {
     const { events, node } = this.#options;
-    const sharedBy = refusedWith === 'identity_not_assigned' ? ` ${scaleSetOf(node)}` : '';
-    return events.record(referenceOfIdentity(owner), kind + sharedBy, () => ({
+    const sharedBy = sharers[refusedWith]?.(node) ?? '';
+    return events.record(referenceOfIdentity(owner), `${kind} ${sharedBy}`.trimEnd(), () => ({
       related: undefined,
       action: 'GetToken',
       ...draft(),
     }));
   }
 
-  #noteOf({ failure }: SourceRefusal, leftMs: number): string {
+  #noteOf({ failure, identity }: SourceRefusal, leftMs: number): string {
     const { reason, description } = failure;
-    return noteOf(`${description} (${reason})`, rowOf(reason).fix, ` ${this.#untilWords(leftMs)}`);
+    const fix = reason === 'upstream_down' ? fixOfDown(identity) : rowOf(reason).fix;
+    return noteOf(`${description} (${reason})`, fix, ` ${this.#untilWords(leftMs)}`);
   }
 
   #untilWords(leftMs: number): string {

@@ -72,7 +72,8 @@ function noteOfRefusal({ refusal, decision }: RequestRecord, reason: RefusalReas
   const text = stringAt(parseRecord(refusal), 'error_description');
   return noteOf(
     resource === '' ? text : text.replaceAll(resource, loggableResource(resource)),
-    fix,
+    // The text ends with a fix that names the upstream.
+    reason === 'upstream_down' ? '' : fix,
   );
 }
 

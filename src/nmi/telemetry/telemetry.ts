@@ -69,7 +69,9 @@ export class Telemetry implements Observer {
   }
 
   /** From now on. @returns what ends the Events that wait. */
-  writeEvents(options: Pick<IdentityEventsOptions, 'events' | 'node' | 'jitterMs'>): Disposable {
+  writeEvents(
+    options: Pick<IdentityEventsOptions, 'events' | 'node' | 'jitterMs' | 'breakMs'>,
+  ): Disposable {
     this.add(new RefusalEvents(options.events));
     return (this.#identities = new IdentityEvents({
       ...options,

@@ -34,7 +34,7 @@ import {
 import { legsOf, sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { countRefusal } from './federation-refusals.ts';
 import { failureOfLeg, refusalOfLeg } from './leg-failure.ts';
-import { SourceRefusals, type SourceRefusal } from './source-refusals.ts';
+import { isReported, SourceRefusals, type SourceRefusal } from './source-refusals.ts';
 import { refusedIdentities, soonestExpiries, type RefusedIdentity } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentitiesInUse, IdentityOwner } from '../grants/identities-in-use.ts';
@@ -90,6 +90,8 @@ export interface TokenBrokerOptions {
   readonly maxEntries: number;
   /** The longest wait of one request; somewhat longer than a fetch takes at most. */
   readonly waitMs: number;
+  /** A shorter break of an upstream is not told while cached tokens serve. */
+  readonly breakMs: number;
   readonly observer: UpstreamObserver;
   /** A new GUID for a fetch from IMDS, by which the agent recognizes its own requests. */
   readonly nextImdsFetchId: () => string;
@@ -327,7 +329,9 @@ export class TokenBroker implements Part, Disposable {
       const key = identityKey(leg);
       const refusal = this.#refusals.of(key, resource);
       if (refusal === undefined) continue;
-      return { refusal, leftMs: leftOf(this.#livesOf([key, lastKey], resource), key, lastKey) };
+      const leftMs = leftOf(this.#livesOf([key, lastKey], resource), key, lastKey);
+      const { clock, breakMs } = this.#options;
+      if (isReported(refusal, leftMs, clock.wallMs(), breakMs)) return { refusal, leftMs };
     }
     return undefined;
   }

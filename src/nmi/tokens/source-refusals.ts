@@ -32,6 +32,21 @@ export interface SourceRefusal {
   readonly lastWallMs: number;
 }
 
+/**
+ * Whether people are to hear of it. A short break of the platform is a matter for log and metric alone while cached
+ * tokens serve.
+ *
+ * @param leftMs of the tokens in memory.
+ */
+export function isReported(
+  { failure, sinceWallMs }: SourceRefusal,
+  leftMs: number,
+  nowWallMs: number,
+  breakMs: number,
+): boolean {
+  return causeOf(failure.reason) === 'object' || leftMs <= 0 || nowWallMs - sinceWallMs >= breakMs;
+}
+
 export interface RefusalObserver {
   onRefused(owner: IdentityOwner, refusal: SourceRefusal): void;
   /** Nothing that the owner needs is refused any more. */

@@ -93,6 +93,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       nextImdsFetchId: () => options.loopDetection.next(),
       random: Math.random,
       maxEntries: tuning.tokenCacheSize,
+      breakMs: tuning.identityBreakMs,
       waitMs: Math.max(tuning.imdsTimeoutMs, tuning.entraTimeoutMs) + 500,
     }),
   );

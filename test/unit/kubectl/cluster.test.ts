@@ -456,7 +456,10 @@ describe('reports of agents about sources', () => {
       identityUid: '',
       cachedUntil: undefined,
       text: 'Entra ID refuses it.',
+      fix: undefined,
     });
+    const down = of({ reason: 'UpstreamDown', note: 'It is silent. Fix: Open login.example:443.' });
+    assert.deepEqual([down?.text, down?.fix], ['It is silent.', 'Open login.example:443.']);
     assert.equal(of({ reason: 'IdentityAccepted' })?.code, 'accepted');
     assert.ok(of({ agoMs: 3_599_000 }));
     assert.ok(of({ agoMs: 299_000, reason: 'FederationPending' }));

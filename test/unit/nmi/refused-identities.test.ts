@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { json } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import type { PodExplanation } from '../../../src/nmi/explain/explanation.ts';
+import { refusals } from '../../../src/nmi/base/answers.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { asRecord, parseRecord, stringAt } from '../../../src/base/json-value.ts';
 import { eventReasonOf } from '../../../src/nmi/kube/events/event.ts';
@@ -33,7 +34,7 @@ async function openWith({ prepare }: RefusedIdentity, explainSocket: string): Pr
       bindPod(testBed.kube);
       await prepare(testBed);
     },
-    { explainSocket, tuning: { identityEventJitterMs: 0, bindingGraceMs: 0 } },
+    { explainSocket, tuning: { identityEventJitterMs: 0, identityBreakMs: 0, bindingGraceMs: 0 } },
   );
   agent.imds.setTokenLifetime(lifeMs);
   return agent;
@@ -147,7 +148,9 @@ describe('an identity that its source begins to refuse', () => {
       const lastsMs = Date.parse(until) - Date.now();
       assert.ok(lastsMs > 0 && lastsMs <= lifeMs, `${until}: ${lastsMs} ms`);
 
-      const gets = `refused 1, found 1: gets 400 ${reason}`;
+      const isDown = reason === 'upstream_down';
+      const { status } = refusals[reason];
+      const gets = `${isDown ? 'not-ready' : 'refused'} 1, found 1: gets ${status} ${reason}`;
       const forNew = `${gets} for new tokens; cached ones are valid until ${until}`;
       assert.equal(await plugin(agent, reason), forNew);
       const lasting = await explain(socket);
@@ -158,7 +161,7 @@ describe('an identity that its source begins to refuse', () => {
       const finding = lasting.findings.find((each) => each.object === object);
       assert.deepEqual([finding?.code, finding?.severity], [reason, 'warning']);
       assert.ok(failuresIn(agent).includes(`default default/${name} ${reason}`));
-      const labels = `",cause="object",reason="${reason}"} `;
+      const labels = `",cause="${isDown ? 'platform' : 'object'}",reason="${reason}"} `;
       const [series = '', ...others] = await metricsOf(agent, name);
       assert.ok(others.length === 0 && series.includes(labels), series);
       assert.ok(Number(series.split(' ').at(-1)) > 0);
@@ -170,7 +173,8 @@ describe('an identity that its source begins to refuse', () => {
       const pending = 'not-ready 1, not found 0: gets 503 federation_pending: not yet';
       // The Event of the pod is written after the answer.
       await eventually(async () => {
-        assert.equal(await plugin(agent, reason), refused.status === 503 ? pending : gets);
+        const isPending = refused.status === 503 && !isDown;
+        assert.equal(await plugin(agent, reason), isPending ? pending : gets);
       }, 10_000);
       const { outcome } = await explain(socket);
       assert.ok(outcome?.kind === 'refused');

@@ -17,3 +17,9 @@ export interface EntraIdentity extends Revocable {
    */
   readonly agentIdentity?: string;
 }
+
+/** `login.microsoftonline.com:443`. @param url with the https scheme, as all have. */
+export function hostOf(url: string): string {
+  const { hostname, port } = new URL(url);
+  return `${hostname}:${port === '' ? '443' : port}`;
+}

@@ -15,7 +15,7 @@ import type {
   TokenSource,
 } from '../source.ts';
 import { entraDown } from './aadsts.ts';
-import type { EntraIdentity } from './entra-identity.ts';
+import { hostOf, type EntraIdentity } from './entra-identity.ts';
 import { createExchange, type Exchange } from './token-exchange.ts';
 import { openBindingNetwork } from './identity-binding.ts';
 import { openEntraNetwork, type EntraNetworkOptions } from './network.ts';
@@ -97,9 +97,12 @@ export function createEntraSource(options: Composition): TokenSource<EntraIdenti
         return await untilAborted(signal, fetchToken(request, mayRetry, signal, options));
       } catch (error) {
         // Messages of unexpected errors may contain secrets, so only the name is reported.
+        const { authority, credential } = request.identity;
+        const isOfCluster = kindOf(credential).isExchangedByCluster === true;
+        const at = isOfCluster ? 'the API server' : `Entra ID (${hostOf(authority)})`;
         const problem = deadline.passed
-          ? `there is no token of Entra ID after ${options.timeoutMs} ms`
-          : `Entra ID is unreachable (${networkCode(error)})`;
+          ? `no token of ${at} came within ${options.timeoutMs} ms, as behind a firewall`
+          : `${at} is unreachable (${networkCode(error)})`;
         return failed(entraDown(problem, 1_000));
       }
     },

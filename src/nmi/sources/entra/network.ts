@@ -8,6 +8,7 @@ import { parseRetryAfter } from '../../../base/retry-after.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import { clockAheadMs } from '../clock-skew.ts';
 import { entraId, type EntraAnswer } from './aadsts.ts';
+import { hostOf } from './entra-identity.ts';
 import { parseProxy, type Environment } from './proxy.ts';
 
 /** The only error of this file. Messages contain neither a credential nor a proxy's URL. */
@@ -51,16 +52,17 @@ const maxRetryAfterS = 3600;
 export function openEntraNetwork(options: EntraNetworkOptions): EntraNetwork {
   const dispatcher = openDispatcher(options);
   return {
-    postForm: posterOf(dispatcher, entraId, options),
+    postForm: posterOf(dispatcher, entraId, options, wayOf(options.environment)),
     [Symbol.asyncDispose]: () => dispatcher.destroy(),
   };
 }
 
-/** @param server who answers, as the subject of a sentence. */
+/** @param server who answers, as the subject of a sentence. @param way to it, if it is not the usual one. */
 export function posterOf(
   dispatcher: Dispatcher,
   server: string,
   { userAgent, clock }: Pick<EntraNetworkOptions, 'userAgent' | 'clock'>,
+  way = '',
 ): EntraNetwork['postForm'] {
   const tooLong = () =>
     new EntraNetworkError(`the answer of ${server} has more than ${maxBodyBytes} bytes`);
@@ -86,7 +88,11 @@ export function posterOf(
       };
     } catch (error) {
       signal.throwIfAborted();
-      throw networkErrorOf(error, server);
+      throw networkErrorOf(error, {
+        server,
+        host: server === entraId ? hostOf(origin) : undefined,
+        way,
+      });
     }
   };
 }
@@ -102,6 +108,11 @@ export function poolOptionsOf(timeoutMs: number) {
     allowH2: false,
     maxHeaderSize: 16 * 1024,
   };
+}
+
+/** A proxy that is down looks like a server that is. Its host may be a secret; the variable has it. */
+function wayOf(environment: Environment): string {
+  return parseProxy(environment) === undefined ? '' : ' through the proxy of https_proxy';
 }
 
 function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions): Dispatcher {
@@ -129,6 +140,13 @@ function trustOf(caPem: string | undefined): { readonly secureContext?: SecureCo
   return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), caPem] }) };
 }
 
+interface Answerer {
+  readonly server: string;
+  /** With the port; undefined if the name of the server says where it is. */
+  readonly host: string | undefined;
+  readonly way: string;
+}
+
 /** Codes of OpenSSL, and one of Node for a certificate of another name. */
 const isUntrusted = /^(?:CERT_|DEPTH_ZERO_|ERR_TLS_CERT_|SELF_SIGNED_|UNABLE_TO_)/;
 
@@ -139,13 +157,31 @@ const proxyCodes: ReadonlySet<string> = new Set([
   'UND_ERR_PRX_TLS',
 ]);
 
-function networkErrorOf(error: unknown, server: string): EntraNetworkError {
+/** What such a failure usually is, for whom it concerns. */
+const causes: readonly (readonly [RegExp, string])[] = [
+  [/^(?:ENOTFOUND|EAI_)/, 'the name does not resolve'],
+  [/^ECONNREFUSED$/, 'the connection was refused'],
+  [/^(?:ECONNRESET|EPIPE|UND_ERR_SOCKET)$/, 'the connection was cut'],
+  [/^(?:E(?:HOST|NET)UNREACH|ETIMEDOUT|UND_ERR_\w+_TIMEOUT)$/, 'no answer, as behind a firewall'],
+  [/^(?:ERR_SSL_|EPROTO$)/, 'what answers does not speak TLS'],
+];
+
+function networkErrorOf(error: unknown, { server, host, way }: Answerer): EntraNetworkError {
   if (error instanceof EntraNetworkError) return error;
   const word = networkCode(error);
+  const at = host === undefined ? server : `${server} (${host})`;
+  const [, cause] = causes.find(([code]) => code.test(word)) ?? [];
+  const hint = server === entraId ? '; --entra-ca-file adds an authority' : '';
   const what = isUntrusted.test(word)
-    ? `the certificate of ${server} is not trusted`
+    ? `the certificate of ${at} is not trusted${hint}`
     : proxyCodes.has(word)
-      ? `the proxy refused the tunnel to ${server}`
-      : `${server} did not answer`;
+      ? `the proxy refused the tunnel to ${at}${statusOfProxy(error)}`
+      : `${at} did not answer${way}${cause === undefined ? '' : `: ${cause}`}`;
   return new EntraNetworkError(`${what} (${word})`, { cause: error });
+}
+
+/** undici has the status in the message alone. */
+function statusOfProxy(error: unknown): string {
+  const [status] = /\b[1-5]\d\d\b/.exec(error instanceof Error ? error.message : '') ?? [];
+  return status === undefined ? '' : ` with HTTP ${status}`;
 }

@@ -512,7 +512,11 @@ describe('a failure of the upstream', () => {
         { ...ofNode, ...upstreamOf({ kind: 'entra' }) },
         'it said so (service account default/robot of pod default/p)',
       ],
-      ['upstream_down', {}, 'No token for the moment: it said so. Retry.'],
+      [
+        'upstream_down',
+        {},
+        'No token for the moment: it said so. Retry. If it lasts, open the metadata address of the node from the nodes: firewall, DNS, proxy.',
+      ],
       ['upstream_refused', {}, 'it said so'],
       ['identity_not_assigned', ofNode, 'it said so'],
     ];

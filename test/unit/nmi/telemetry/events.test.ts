@@ -227,6 +227,7 @@ function openIdentityEvents({ random = 0, jitterMs = 0, isQuiet = false } = {}) 
     node: 'aks-pool1-1-vmss000001',
     random: () => random,
     jitterMs,
+    breakMs: 30_000,
   });
   const refuseFetch = (
     reason: FailureReason = 'credential_refused',
@@ -319,11 +320,51 @@ describe('the Event of an identity that its source refuses', () => {
     assert.deepEqual(reasons(), ['CredentialRefused', 'FederationRefused']);
   });
 
-  it('does not exist for an outage, and for a service account', () => {
+  it('does not exist where tokens are throttled, and for a service account', () => {
     const { refuseFetch, reasons } = openIdentityEvents();
-    refuseFetch('upstream_down');
     refuseFetch('upstream_throttled');
     refuseFetch('credential_refused', {}, { ...owner, kind: 'ServiceAccount' });
+    assert.deepEqual(reasons(), []);
+  });
+
+  it('is written of an upstream that does not answer once that lasts, and names the way to it', () => {
+    const { clock, state, refuseFetch, accept, take, reasons } = openIdentityEvents();
+    const since = { sinceWallMs: clock.wallMs() };
+    state.leftMs = 90 * minuteMs;
+    refuseFetch('upstream_down', { ...since, text: 'it is silent' });
+    clock.advance(20_000);
+    accept();
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), [], 'a short break');
+    const again = { sinceWallMs: clock.wallMs(), text: 'it is silent' };
+    refuseFetch('upstream_down', again);
+    clock.advance(29_000);
+    refuseFetch('upstream_down', again);
+    assert.deepEqual(reasons(), []);
+    clock.advance(1_000);
+    const [event, ...others] = take();
+    assert.equal(others.length, 0);
+    assert.equal(event?.kind, 'upstream_down aks-pool1-1-vmss000001', 'one of the node');
+    assert.match(
+      event.note,
+      /^it is silent \(upstream_down\) .* Fix: If it lasts, open the metadata address of the node/,
+    );
+    accept();
+    assert.deepEqual(reasons(), ['IdentityAccepted']);
+  });
+
+  it('is written at once of such an upstream when no token is left', () => {
+    const { clock, state, refuseFetch, reasons } = openIdentityEvents();
+    const since = { sinceWallMs: clock.wallMs() };
+    state.leftMs = 8_000;
+    refuseFetch('upstream_down', since);
+    clock.advance(8_000);
+    assert.deepEqual(reasons(), []);
+    state.leftMs = 0;
+    refuseFetch('upstream_down', since);
+    assert.deepEqual(reasons(), ['UpstreamDown']);
+    clock.advance(minuteMs);
+    refuseFetch('upstream_down', since);
     assert.deepEqual(reasons(), []);
   });
 
@@ -429,7 +470,14 @@ it('of an identity of 5,000 nodes is one, and they come in half a minute', async
       random,
       log,
     });
-    return new IdentityEvents({ events: writer, clock, node: instance, random, jitterMs: 30_000 });
+    return new IdentityEvents({
+      events: writer,
+      clock,
+      node: instance,
+      random,
+      jitterMs: 30_000,
+      breakMs: 30_000,
+    });
   });
   const sourceRefusal: SourceRefusal = {
     identity: { kind: 'unnamed' },

@@ -409,7 +409,7 @@ describe('a fetch from Entra ID', () => {
       clock.advance(9_999);
       assert.equal(clock.armed.length, 1);
       clock.advance(1);
-      const description = 'there is no token of Entra ID after 10000 ms';
+      const description = 'no token of Entra ID (e:443) came within 10000 ms, as behind a firewall';
       assert.deepEqual(await fetching, {
         ok: false,
         failure: { reason: 'upstream_down', description, cooldownMs: 1_000 },
@@ -432,7 +432,7 @@ describe('a fetch from Entra ID', () => {
       const { source, clock } = play(script);
       const result = await source.fetch(request, mayRetry);
       assert.ok(!result.ok && result.failure.reason === 'upstream_down');
-      assert.equal(result.failure.description, 'Entra ID is unreachable (RangeError)');
+      assert.equal(result.failure.description, 'Entra ID (e:443) is unreachable (RangeError)');
       assert.deepEqual(clock.armed, []);
     }
   });

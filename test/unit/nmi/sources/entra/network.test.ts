@@ -34,7 +34,7 @@ async function fails(work: Promise<unknown>, message: RegExp): Promise<void> {
   });
 }
 
-const silence = /^Entra ID did not answer/;
+const silence = /^Entra ID \([\w.]+:\d+\) did not answer/;
 const distrust = /is not trusted/;
 
 describe('the network to Entra ID', () => {
@@ -108,16 +108,19 @@ describe('the network to Entra ID', () => {
   it('reports a connection that is cut, reset, refused or silent', async () => {
     await using server = await openTokenServer();
     await using network = open({ timeoutMs: 300 });
-    for (const answer of [
-      (response: ServerResponse) => response.destroy(),
-      (response: ServerResponse) => {
-        response.writeHead(200, { 'Content-Length': '100' }).write('{');
-        response.socket?.end();
-      },
-      () => undefined,
-    ]) {
+    for (const [answer, cause] of [
+      [(response: ServerResponse) => response.destroy(), /: the connection was cut \(/],
+      [
+        (response: ServerResponse) => {
+          response.writeHead(200, { 'Content-Length': '100' }).write('{');
+          response.socket?.end();
+        },
+        silence,
+      ],
+      [() => undefined, /: no answer, as behind a firewall \(/],
+    ] as const) {
       server.answerWith(answer);
-      await fails(post(network, server.authority), silence);
+      await fails(post(network, server.authority), cause);
     }
     const sockets: Socket[] = [];
     for (const behave of [
@@ -127,11 +130,11 @@ describe('the network to Entra ID', () => {
     ]) {
       const plain = createServer(behave).listen(0, '127.0.0.1');
       await once(plain, 'listening');
-      const url = `https://127.0.0.1:${(plain.address() as AddressInfo).port}`;
+      const url = `https://localhost:${(plain.address() as AddressInfo).port}`;
       await fails(post(network, url), silence);
       for (const socket of sockets) socket.destroy();
       await once(plain.close(), 'close');
-      await fails(post(network, url), silence);
+      await fails(post(network, url), /: the connection was refused \(ECONNREFUSED\)$/);
     }
   });
 
@@ -248,11 +251,14 @@ describe('a proxy on the way to Entra ID', () => {
     };
     for (const status of [403, 407, 502]) {
       await using refusing = await openTunnelProxy(server.port, status);
-      await failsBy(refusing.url, /^the proxy refused the tunnel/);
+      await failsBy(
+        refusing.url,
+        new RegExp(`^the proxy refused the tunnel to Entra ID .* with HTTP ${status} `),
+      );
     }
     await using hanging = await openTunnelProxy(server.port, 'hang');
     await failsBy(hanging.url, silence);
-    await failsBy('http://127.0.0.1:1', silence);
+    await failsBy('http://127.0.0.1:1', /did not answer through the proxy of https_proxy: /);
     assert.throws(
       () => open({ environment: { HTTPS_PROXY: 'socks5://hunter2@p' } }),
       (error) => error instanceof StartError && !error.message.includes('hunter2'),
